@@ -1,0 +1,1 @@
+"""Programs made of the other rooms: the small checkpoint that ships, assistants to start from."""

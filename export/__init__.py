@@ -1,0 +1,1 @@
+"""Trained weights in, a bundle out. Knows PyTorch; never imported on a device."""

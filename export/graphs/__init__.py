@@ -1,0 +1,1 @@
+"""One file a stage: its ONNX graph and its contract."""

@@ -1,0 +1,1 @@
+"""Bundle in, conversation out: numpy and an inference engine; no torch."""

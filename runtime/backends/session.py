@@ -1,0 +1,55 @@
+"""What every inference engine offers the stages: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sottovoce.runtime.manifest import GraphSpec
+
+Array = npt.NDArray[np.generic]
+
+
+class CacheBuffers(Protocol):
+    """KV-cache storage that lives where its session computes (host or device)."""
+
+    @property
+    def capacity(self) -> int:
+        """Positions the buffers can hold now."""
+        ...
+
+    def grow(self, capacity: int, keep: int) -> None:
+        """Make room for `capacity` positions, the first `keep` preserved."""
+        ...
+
+
+class Session(Protocol):
+    """One loaded graph.
+
+    A session is used from one thread at a time. Every failure inside the engine is raised as `BackendError` with the
+    stage's name.
+    """
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The graph's contract."""
+        ...
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run once; keys are tensor *names* (as in the manifest)."""
+        ...
+
+    def create_cache(self, capacity: int) -> CacheBuffers:
+        """Fresh cache buffers for a graph whose contract has a cache."""
+        ...
+
+    def run_with_cache(self, feeds: Mapping[str, Array], cache: CacheBuffers) -> dict[str, Array]:
+        """Run once with the cache's buffers as past and present: updated in place; other outputs returned."""
+        ...
+
+    def close(self) -> None:
+        """Release the engine's memory; the session is unusable afterwards."""
+        ...

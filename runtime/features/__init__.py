@@ -1,0 +1,1 @@
+"""Recordings, pictures and clips into the arrays that the graphs take."""

@@ -1,0 +1,127 @@
+"""Frozen dataclasses from untrusted JSON or YAML and back: every key known, every type right, or an error with the path.
+
+`read_record(BundleManifest, data, source="bundle.json")` rejects unknown keys by path and guesses the typo. Nothing is
+coerced but int → float: a string where a number belongs is a mistake that would surface much later as wrong output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sottovoce.runtime.errors import SottovoceError
+
+Record = TypeVar("Record")
+
+
+class RecordError(SottovoceError):
+    """A key or value in a structured file is not what its format says."""
+
+
+def read_record(kind: type[Record], data: object, *, source: str, path: str = "") -> Record:
+    """Build the dataclass `kind` from parsed JSON/YAML `data`.
+
+    Raises:
+        RecordError: unknown or missing key, or a value of another type; the message holds the dotted path.
+    """
+    if not isinstance(data, Mapping):
+        raise RecordError(f"{path or 'the top level'} is {_found(data)}, expected an object", file=source)
+    hints = _hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
+    for key in data:
+        if key not in fields:
+            raise RecordError(_unknown_key(path, str(key), list(fields)), file=source, fix="remove or correct that key")
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        where = f"{path}.{name}" if path else name
+        if name in data:
+            values[name] = _read_value(hints[name], data[name], source, where)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise RecordError(f"key {where!r} is missing", file=source, fix=f"add {where!r}")
+    return kind(**values)
+
+
+def write_record(record: object) -> Any:
+    """The plain JSON value of a dataclass, tuples as lists, defaults included (the inverse of `read_record`)."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: write_record(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {str(key): write_record(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [write_record(value) for value in record]
+    return record
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _read_value(hint: Any, value: object, source: str, path: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, value, source, path)
+    if origin is typing.Literal:
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        raise RecordError(f"{path} is {value!r}, expected one of {', '.join(map(repr, arguments))}", file=source)
+    if origin is tuple:
+        return _read_tuple(arguments, value, source, path)
+    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
+        if not isinstance(value, Mapping):
+            raise RecordError(f"{path} is {_found(value)}, expected an object", file=source)
+        return {str(key): _read_value(arguments[1], item, source, f"{path}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return read_record(typing.cast("type[Any]", hint), value, source=source, path=path)
+    return _read_scalar(hint, value, source, path)
+
+
+def _read_union(choices: tuple[Any, ...], value: object, source: str, path: str) -> Any:
+    if value is None and type(None) in choices:
+        return None
+    problems: list[RecordError] = []
+    for choice in choices:
+        if choice is type(None):
+            continue
+        try:
+            return _read_value(choice, value, source, path)
+        except RecordError as problem:
+            problems.append(problem)
+    raise problems[-1]
+
+
+def _read_tuple(arguments: tuple[Any, ...], value: object, source: str, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise RecordError(f"{path} is {_found(value)}, expected a list", file=source)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_read_value(arguments[0], item, source, f"{path}[{i}]") for i, item in enumerate(value))
+    if len(arguments) != len(value):
+        raise RecordError(f"{path} has {len(value)} entries, expected {len(arguments)}", file=source)
+    pairs = enumerate(zip(arguments, value, strict=True))
+    return tuple(_read_value(hint, item, source, f"{path}[{i}]") for i, (hint, item) in pairs)
+
+
+def _read_scalar(hint: Any, value: object, source: str, path: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    raise RecordError(f"{path} is {_found(value)}, expected {hint.__name__}", file=source)
+
+
+def _found(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def _unknown_key(path: str, key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown key {(path + '.' + key) if path else key!r}{guess} (known here: {', '.join(sorted(known))})"

@@ -1,0 +1,39 @@
+"""Fixtures that every room's tests share: the reference values and the tiny checkpoint they belong to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+GOLDEN_DIR = Path(__file__).resolve().parents[2] / "shared" / "reference" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The folder with `golden.npz`, `golden.json`, `speech.wav`, `picture.png` and `tiny-vita15/`."""
+    if not GOLDEN_DIR.is_dir():
+        pytest.fail(f"the reference values are missing: expected them in {GOLDEN_DIR}")
+    return GOLDEN_DIR
+
+
+@pytest.fixture(scope="session")
+def golden(golden_dir: Path) -> dict[str, np.ndarray]:
+    """The reference's exact tensors, by name."""
+    with np.load(golden_dir / "golden.npz") as values:
+        return {key: values[key] for key in values.files}
+
+
+@pytest.fixture(scope="session")
+def golden_json(golden_dir: Path) -> dict[str, Any]:
+    """The reference's ids, margins, grids and cut lengths."""
+    return json.loads((golden_dir / "golden.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(golden_dir: Path) -> Path:
+    """The tiny checkpoint in the real layout (random weights)."""
+    return golden_dir / "tiny-vita15"
