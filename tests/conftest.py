@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-GOLDEN_DIR = Path(__file__).resolve().parents[2] / "shared" / "reference" / "golden"
+GOLDEN_DIR = Path(__file__).resolve().parent / "golden"
 
 
 @pytest.fixture(scope="session")
