@@ -1,0 +1,7 @@
+"""`python -m sottovoce.runtime` is the command `sottovoce`."""
+
+import sys
+
+from sottovoce.runtime.cli import main
+
+sys.exit(main())

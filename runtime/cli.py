@@ -1,0 +1,134 @@
+"""The command `sottovoce`: finds a subcommand, runs it, and turns every failure into one clear line.
+
+Exit codes: 0 done, 1 it failed (what, where, how to fix it), 2 wrong usage. A traceback is shown with `--debug` only.
+Subcommands of other rooms are imported when they are used, so that a device without PyTorch has the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from sottovoce.runtime.errors import SottovoceError
+
+# Command → where it lives, and the extra that brings what it needs beyond the runtime.
+COMMANDS: dict[str, tuple[str, str | None]] = {
+    "export": ("sottovoce.export.commands:export_command", "export"),
+    "verify": ("sottovoce.export.commands:verify_command", "export"),
+    "run": ("sottovoce.runtime.commands.run:run_command", None),
+    "say": ("sottovoce.runtime.commands.say:say_command", None),
+    "inspect": ("sottovoce.runtime.commands.inspect:inspect_command", None),
+    "evaluate": ("sottovoce.runtime.commands.evaluate:evaluate_command", None),
+}
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class CommandTable(click.Group):
+    """A command group that imports a subcommand when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order a person meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of `cmd_name`; a missing extra is named."""
+        if cmd_name not in COMMANDS:
+            return None
+        target, extra = COMMANDS[cmd_name]
+        module_name, _, attribute = target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as missing:
+            if extra is None or (missing.name or "").startswith("sottovoce"):
+                raise
+            if ctx.resilient_parsing or "--help" in sys.argv[1:2]:
+                return click.Command(cmd_name, short_help=f"(needs: pip install 'sottovoce[{extra}]')")
+            raise SottovoceError(
+                f"`sottovoce {cmd_name}` needs the Python package {missing.name!r}, which is not installed",
+                fix=f"pip install 'sottovoce[{extra}]'",
+            ) from missing
+        assert isinstance(command, click.Command)  # noqa: S101  # the table above is ours
+        return command
+
+
+@click.group(cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sottovoce", prog_name="sottovoce")
+def application() -> None:
+    """Turn a trained VITA-1.5 checkpoint into a bundle of graphs, and talk through it.
+
+    \b
+    sottovoce export CHECKPOINT -o assistant.bundle
+    sottovoce run assistant.bundle --audio question.wav -o reply.wav
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (`sys.exit` it)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    as_json = "--json" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        outcome = application.main(args=given, prog_name="sottovoce", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as problem:
+        problem.show()
+        return EXIT_USAGE
+    except click.ClickException as problem:
+        _show(SottovoceError(problem.format_message()), as_json, usage=_usage_of(problem))
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        _show(SottovoceError("interrupted"), as_json)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`| head`): not our failure, and nothing more can be said on that pipe.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except SottovoceError as problem:
+        if debug:
+            traceback.print_exc()
+        _show(problem, as_json)
+        return EXIT_FAILED
+    except OSError as problem:
+        if debug:
+            traceback.print_exc()
+        _show(_operating_system_error(problem), as_json)
+        return EXIT_FAILED
+    except Exception as problem:  # noqa: BLE001  # the last line of defence: users never see a traceback
+        if debug:
+            traceback.print_exc()
+        unexpected = f"unexpected {type(problem).__name__}: {problem}"
+        _show(SottovoceError(unexpected, fix="run again with --debug and report what it shows"), as_json)
+        return EXIT_FAILED
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _usage_of(problem: click.ClickException) -> str | None:
+    context = getattr(problem, "ctx", None)
+    return context.get_usage() if context is not None else None
+
+
+def _operating_system_error(problem: OSError) -> SottovoceError:
+    fix = "free some space, or choose another place" if problem.errno == errno.ENOSPC else None
+    return SottovoceError(problem.strerror or str(problem), file=problem.filename, fix=fix)
+
+
+def _show(problem: SottovoceError, as_json: bool, usage: str | None = None) -> None:
+    if as_json:
+        print(json.dumps(problem.as_json(), ensure_ascii=False))
+        return
+    if usage:
+        print(usage, file=sys.stderr)
+    print(f"error: {problem}", file=sys.stderr)
+
+

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Everything `make demo` and `make test` need, installed once: system packages where we may, a virtual environment, and
+# the pinned Python packages. Run again it only looks at a stamp.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${SOTTOVOCE_VENV:-.venv}
+stamp="$venv/.sottovoce-$(cat pyproject.toml setup/constraints.txt | sha256sum | cut -c1-16)"
+
+install_system_packages() {
+    command -v dpkg-query >/dev/null || return 0
+    local missing=()
+    while read -r package _; do
+        case "$package" in ''|\#*) continue ;; esac
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done < setup/system-packages.txt
+    [ ${#missing[@]} -eq 0 ] && return 0
+    local line="apt-get install -y --no-install-recommends ${missing[*]}"
+    if [ "$(id -u)" -eq 0 ]; then
+        echo "installing system packages: ${missing[*]}"
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive $line -qq; } >/dev/null 2>&1 && return 0
+        echo "that did not work; by hand: $line" >&2
+    else
+        echo "some checks are skipped until these are there: sudo $line" >&2
+    fi
+}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.10; do
+        [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
+        "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || continue
+        echo "$candidate"
+        return 0
+    done
+    echo "no Python 3.10 to 3.13 found; install one, or set PYTHON=/path/to/python3" >&2
+    return 1
+}
+
+install_system_packages
+[ -f "$stamp" ] && exit 0
+python=$(find_python)
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+echo "installing Python packages into $venv (once; about two minutes)"
+PIP_CONSTRAINT=$PWD/setup/constraints.txt "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    -e '.[export,video,dev]'
+rm -f "$venv"/.sottovoce-*
+touch "$stamp"
