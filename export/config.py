@@ -68,6 +68,11 @@ class AdapterConfig:
     norm: Literal["batch", "layer"] = "batch"
     activation: Literal["relu", "gelu"] = "relu"
 
+    @property
+    def widens_first(self) -> bool:
+        """Whether the subsampling adapter has a first convolution of stride 1: where the encoder is narrow."""
+        return self.kind == "subsampling" and 4 * self.encoder_size < self.llm_hidden_size
+
 
 @dataclass(frozen=True)
 class AudioEncoderConfig:
