@@ -1,0 +1,257 @@
+"""A llama-like decoder as an ONNX graph, straight from weights: they stream from the checkpoint to the graph's data.
+
+The residual stream and the norms are float32 in every precision; projections, attention and the cache have the graph's
+own float type. (Residual streams of trained decoders hold a few activations in the thousands, Sun et al. 2024,
+"Massive Activations in Large Language Models": half precision has steps of several units there.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sottovoce.export.dialects import Dialect
+from sottovoce.export.graphs.external_data import ExternalDataWriter, Weights
+from sottovoce.export.graphs.graph_builder import ELEMENT_TYPES, GraphBuilder
+from sottovoce.runtime.manifest import DataType, GraphSpec, KVCacheSpec, Precision, TensorSpec
+
+TensorReader = Callable[[str], torch.Tensor]
+"""Reads one tensor of a checkpoint by its name."""
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes and switches of one decoder. `vocab_size` is the width of its logits."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    vocab_size: int
+    context_length: int
+    rms_norm_eps: float
+    rope_theta: float
+    query_key_value_bias: bool
+    head_bias: bool
+    prefix_attention: bool
+    """True: every position of one call sees all positions up to the end of the call. False: causal."""
+
+
+@dataclass(frozen=True)
+class DecoderWeightNames:
+    """Where a checkpoint keeps the decoder: layers are `{layers}.{index}.self_attn.q_proj.weight` and so on."""
+
+    layers: str
+    norm: str
+    head: str
+
+
+@dataclass(frozen=True)
+class DecoderFiles:
+    """The stage's name, the folder of graphs, and how the graph is spelled."""
+
+    stage: str
+    folder: Path
+    dialect: Dialect
+    precision: Precision
+
+
+def decoder_contract(shape: DecoderShape, files: DecoderFiles) -> GraphSpec:
+    """Inputs and outputs of a decoder graph.
+
+    | name | type | shape | meaning |
+    | --- | --- | --- | --- |
+    | embeddings | float32 | (1, positions, hidden) | what to append |
+    | cache_length | int64 | (1,) | positions in the cache before this call |
+    | past_key_values.N.key, .value | graph's | (1, kv_heads, capacity, head) | cache of layer N |
+    | logits | float32 | (1, vocabulary) | after the last of the positions |
+    | present.N.key, .value | graph's | (1, kv_heads, capacity, head) | the cache with the positions appended |
+    """
+    dtype: DataType = "float16" if files.precision == "fp16" else "float32"
+    buffer = (1, shape.num_kv_heads, "capacity", shape.head_size)
+    kinds = [(layer, kind) for layer in range(shape.num_layers) for kind in ("key", "value")]
+    past = [TensorSpec(f"past_{kind}.{n}", f"past_key_values.{n}.{kind}", dtype, buffer) for n, kind in kinds]
+    present = [TensorSpec(f"present_{kind}.{n}", f"present.{n}.{kind}", dtype, buffer) for n, kind in kinds]
+    embeddings = TensorSpec("embeddings", "embeddings", "float32", (1, "positions", shape.hidden_size))
+    cache_length = TensorSpec("cache_length", "cache_length", "int64", (1,))
+    logits = TensorSpec("logits", "logits", "float32", (1, shape.vocab_size))
+    return GraphSpec(
+        file=f"graphs/{files.stage}.onnx",
+        data=(f"graphs/{files.stage}.onnx.data",),
+        dialect=files.dialect.name,
+        opset=files.dialect.opset,
+        precision=files.precision,
+        inputs=(embeddings, cache_length, *past),
+        outputs=(logits, *present),
+        cache=KVCacheSpec(shape.num_layers, shape.num_kv_heads, shape.head_size, dtype, shape.context_length),
+    )
+
+
+def build_decoder(shape: DecoderShape, names: DecoderWeightNames, read: TensorReader, files: DecoderFiles) -> GraphSpec:
+    """Write `graphs/STAGE.onnx` and its `.data`, and return the contract.
+
+    Raises:
+        SottovoceError: `read` refused a tensor.
+        OSError: the disk is full or not writable.
+    """
+    contract = decoder_contract(shape, files)
+    graph_path = files.folder / f"{files.stage}.onnx"
+    with ExternalDataWriter(graph_path.with_name(f"{files.stage}.onnx.data")) as data:
+        graph = GraphBuilder(files.stage, files.dialect.opset, data)
+        for spec in contract.inputs:
+            graph.add_input(spec)
+        for spec in contract.outputs:
+            graph.add_output(spec)
+        _DecoderGraph(graph, shape, names, read, files).build()
+        graph.save(graph_path)
+    return contract
+
+
+class _DecoderGraph:
+    """Adds the nodes, layer by layer."""
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        shape: DecoderShape,
+        names: DecoderWeightNames,
+        read: TensorReader,
+        files: DecoderFiles,
+    ) -> None:
+        self._graph = graph
+        self._shape = shape
+        self._names = names
+        self._read = read
+        self._spelling = files.dialect.spelling(graph)
+        self._dtype: DataType = "float16" if files.precision == "fp16" else "float32"
+
+    def build(self) -> None:
+        self._position_values()
+        self._rotary_tables()
+        hidden = "embeddings"
+        for layer in range(self._shape.num_layers):
+            hidden = self._residual(f"layers.{layer}.attention", hidden, self._attention(layer, hidden))
+            hidden = self._residual(f"layers.{layer}.mlp", hidden, self._mlp(layer, hidden))
+        self._head(hidden)
+
+    def _position_values(self) -> None:
+        """position_ids (1, T) and mask (T, capacity), from the number of cached positions."""
+        graph = self._graph
+        length = graph.op("Shape", "embeddings", start=1, end=2, output="positions.length")
+        length = graph.op("Squeeze", length, output="positions.count")
+        rows = graph.op("Range", graph.constant(0), length, graph.constant(1), output="positions.rows")
+        positions = graph.op("Add", rows, "cache_length", output="positions.ids")
+        graph.op("Unsqueeze", positions, graph.constant([0]), output="position_ids")
+
+        capacity = graph.op("Shape", "past_key_values.0.key", start=2, end=3, output="cache.capacity_shape")
+        capacity = graph.op("Squeeze", capacity, output="cache.capacity")
+        columns = graph.op("Range", graph.constant(0), capacity, graph.constant(1), output="cache.columns")
+        last_seen = graph.op("Unsqueeze", positions, graph.constant([1]), output="mask.own_position")
+        if self._shape.prefix_attention:
+            last_seen = graph.op("ReduceMax", last_seen, graph.constant([0]), keepdims=1, output="mask.last_position")
+            shape = graph.op("Unsqueeze", length, graph.constant([0]), output="mask.row_count")
+            shape = graph.op("Concat", shape, graph.constant([1]), axis=0, output="mask.row_shape")
+            last_seen = graph.op("Expand", last_seen, shape, output="mask.last_seen")
+        graph.op("LessOrEqual", columns, last_seen, output="mask")
+
+    def _rotary_tables(self) -> None:
+        """Cosines and sines (context, head/2), in the arithmetic the model was trained with: float32 throughout."""
+        half = torch.arange(0, self._shape.head_size, 2, dtype=torch.float32) / self._shape.head_size
+        frequencies = 1.0 / (self._shape.rope_theta**half)
+        angles = torch.arange(self._shape.context_length, dtype=torch.float32)[:, None] * frequencies
+        self._graph.weight("rotary.cos", self._float(angles.cos()))
+        self._graph.weight("rotary.sin", self._float(angles.sin()))
+
+    def _attention(self, layer: int, hidden: str) -> str:
+        name = f"layers.{layer}.self_attn"
+        shape, graph, spelling = self._shape, self._graph, self._spelling
+        normed = self._norm(f"layers.{layer}.input_layernorm", f"{self._layer(layer)}.input_layernorm", hidden)
+        bias = shape.query_key_value_bias
+        query = self._heads(f"{name}.q_proj", self._linear(layer, "self_attn.q_proj", normed, bias), shape.num_heads)
+        key = self._heads(f"{name}.k_proj", self._linear(layer, "self_attn.k_proj", normed, bias), shape.num_kv_heads)
+        value = self._heads(f"{name}.v_proj", self._linear(layer, "self_attn.v_proj", normed, bias), shape.num_kv_heads)
+        query = spelling.rotary(query, "rotary.cos", "rotary.sin", "position_ids", output=f"{name}.query")
+        key = spelling.rotary(key, "rotary.cos", "rotary.sin", "position_ids", output=f"{name}.key")
+        keys = spelling.write_cache(f"past_key_values.{layer}.key", key, "cache_length", output=f"present.{layer}.key")
+        values = spelling.write_cache(
+            f"past_key_values.{layer}.value", value, "cache_length", output=f"present.{layer}.value"
+        )
+        context = spelling.attention(query, keys, values, "mask", output=f"{name}.context")
+        context = graph.op("Transpose", context, perm=[0, 2, 1, 3], output=f"{name}.context_by_position")
+        merged = graph.constant([1, -1, shape.num_heads * shape.head_size])
+        context = graph.op("Reshape", context, merged, output=f"{name}.context_merged")
+        return self._linear(layer, "self_attn.o_proj", context, bias=False)
+
+    def _heads(self, name: str, projected: str, heads: int) -> str:
+        """(1, T, heads·head) → (1, heads, T, head)."""
+        split = self._graph.constant([1, -1, heads, self._shape.head_size])
+        projected = self._graph.op("Reshape", projected, split, output=f"{name}.split")
+        return self._graph.op("Transpose", projected, perm=[0, 2, 1, 3], output=f"{name}.heads")
+
+    def _mlp(self, layer: int, hidden: str) -> str:
+        """SwiGLU (Shazeer 2020)."""
+        name = f"layers.{layer}.mlp"
+        norm = "post_attention_layernorm"
+        normed = self._norm(f"layers.{layer}.{norm}", f"{self._layer(layer)}.{norm}", hidden)
+        gate = self._linear(layer, "mlp.gate_proj", normed, bias=False)
+        up = self._linear(layer, "mlp.up_proj", normed, bias=False)
+        sigmoid = self._graph.op("Sigmoid", gate, output=f"{name}.sigmoid")
+        swish = self._graph.op("Mul", gate, sigmoid, output=f"{name}.swish")
+        product = self._graph.op("Mul", swish, up, output=f"{name}.product")
+        return self._linear(layer, "mlp.down_proj", product, bias=False)
+
+    def _head(self, hidden: str) -> None:
+        """Logits of the last position only: the head is the largest matrix of all."""
+        last = self._graph.op("Gather", hidden, self._graph.constant(-1), axis=1, output="last_position")
+        normed = self._norm("norm", self._names.norm, last)
+        self._graph.weight("head.weight", self._matrix(f"{self._names.head}.weight"))
+        logits = "head.logits" if self._dtype == "float16" or self._shape.head_bias else "logits"
+        logits = self._graph.op("MatMul", normed, "head.weight", output=logits)
+        if self._shape.head_bias:
+            self._graph.weight("head.bias", self._float(self._read(f"{self._names.head}.bias")))
+            biased = "head.biased" if self._dtype == "float16" else "logits"
+            logits = self._graph.op("Add", logits, "head.bias", output=biased)
+        if self._dtype == "float16":
+            self._graph.op("Cast", logits, to=ELEMENT_TYPES["float32"], output="logits")
+
+    def _norm(self, name: str, checkpoint_name: str, hidden: str) -> str:
+        """RMSNorm in float32; its result in the graph's float type."""
+        values = self._read(f"{checkpoint_name}.weight").to(torch.float32).numpy()
+        scale = self._graph.weight(f"{name}.weight", values)
+        normed = self._spelling.rms_norm(hidden, scale, self._shape.rms_norm_eps, output=f"{name}.normed")
+        return self._narrow(name, normed)
+
+    def _linear(self, layer: int, kind: str, hidden: str, bias: bool) -> str:
+        name, checkpoint_name = f"layers.{layer}.{kind}", f"{self._layer(layer)}.{kind}"
+        weight = self._graph.weight(f"{name}.weight", self._matrix(f"{checkpoint_name}.weight"))
+        projected = self._graph.op("MatMul", hidden, weight, output=f"{name}.projected")
+        if not bias:
+            return projected
+        self._graph.weight(f"{name}.bias", self._float(self._read(f"{checkpoint_name}.bias")))
+        return self._graph.op("Add", projected, f"{name}.bias", output=f"{name}.biased")
+
+    def _residual(self, name: str, hidden: str, update: str) -> str:
+        if self._dtype == "float16":
+            update = self._graph.op("Cast", update, to=ELEMENT_TYPES["float32"], output=f"{name}.update")
+        return self._graph.op("Add", hidden, update, output=f"{name}.residual")
+
+    def _narrow(self, name: str, values: str) -> str:
+        if self._dtype == "float32":
+            return values
+        return self._graph.op("Cast", values, to=ELEMENT_TYPES["float16"], output=f"{name}.narrowed")
+
+    def _layer(self, layer: int) -> str:
+        return f"{self._names.layers}.{layer}"
+
+    def _matrix(self, name: str) -> Weights:
+        """A linear layer's matrix as MatMul takes it, (in, out): no engine has to transpose it when it loads."""
+        return self._float(self._read(name).T)
+
+    def _float(self, values: torch.Tensor) -> Weights:
+        dtype = torch.float16 if self._dtype == "float16" else torch.float32
+        return np.asarray(values.to(dtype).contiguous().numpy())

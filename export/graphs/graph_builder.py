@@ -1,0 +1,98 @@
+"""A small ONNX graph builder: nodes are added in order, weights go to the external file the moment they are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from sottovoce.export.graphs.external_data import ExternalDataWriter, Weights
+from sottovoce.runtime.manifest import DataType, TensorSpec
+
+ELEMENT_TYPES: dict[DataType, int] = {
+    "float32": onnx.TensorProto.FLOAT,
+    "float16": onnx.TensorProto.FLOAT16,
+    "int64": onnx.TensorProto.INT64,
+    "int32": onnx.TensorProto.INT32,
+    "bool": onnx.TensorProto.BOOL,
+}
+IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11, 24: 12}
+"""The lowest file format that each opset may be stored in: the most engines read it."""
+
+
+class GraphBuilder:
+    """Collects one graph; values are referred to by name.
+
+    Args:
+        name: of the graph.
+        opset: of the default operator set.
+        data: where weights are written.
+    """
+
+    def __init__(self, name: str, opset: int, data: ExternalDataWriter) -> None:
+        self._name = name
+        self._opset = opset
+        self._data = data
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._names: set[str] = set()
+
+    def add_input(self, spec: TensorSpec) -> str:
+        """Declare a graph input; returns its name."""
+        self._inputs.append(value_info(spec))
+        return self._claim(spec.name)
+
+    def add_output(self, spec: TensorSpec) -> None:
+        """Declare a graph output: a node's result must bear the same name."""
+        self._outputs.append(value_info(spec))
+
+    def op(self, op_type: str, *inputs: str, output: str, **attributes: Any) -> str:
+        """Add a node with one result, named `output`; an empty input name leaves an optional input out."""
+        self._claim(output)
+        self._nodes.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
+        return output
+
+    def weight(self, name: str, values: Weights) -> str:
+        """Store a trained tensor in the external file."""
+        self._initializers[self._claim(name)] = self._data.append(name, values)
+        return name
+
+    def constant(self, values: int | Sequence[int]) -> str:
+        """A small int64 constant inside the graph; equal ones are stored once."""
+        array = np.asarray(values, dtype=np.int64)
+        name = (
+            "constant." + ("scalar." if array.ndim == 0 else "") + "_".join(str(value) for value in array.reshape(-1))
+        )
+        if name not in self._initializers:
+            self._initializers[self._claim(name)] = onnx.numpy_helper.from_array(array, name)
+        return name
+
+    def save(self, path: Path) -> None:
+        """Write the graph without its weights, which already are in the external file beside it."""
+        graph = helper.make_graph(
+            self._nodes, self._name, self._inputs, self._outputs, initializer=list(self._initializers.values())
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", self._opset)],
+            ir_version=IR_VERSIONS[self._opset],
+            producer_name="sottovoce",
+        )
+        path.write_bytes(model.SerializeToString())
+
+    def _claim(self, name: str) -> str:
+        if name in self._names:
+            raise ValueError(f"the value {name!r} is defined twice in graph {self._name!r}")
+        self._names.add(name)
+        return name
+
+
+def value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    """The ONNX declaration of a contract's tensor."""
+    return helper.make_tensor_value_info(spec.name, ELEMENT_TYPES[spec.dtype], list(spec.shape))
