@@ -1,0 +1,1 @@
+"""The subcommands that need a bundle and nothing else: run, say, inspect."""
