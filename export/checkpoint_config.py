@@ -86,7 +86,10 @@ def read_layout(folder: Path, ignored_keys: Collection[str] = ()) -> tuple[VitaC
 
 def _assemble(main_file: ConfigFile, main: MainSettings, audio: AudioSettings, layout: CheckpointLayout) -> VitaConfig:
     ignored = main_file.ignored_keys
-    vision = read_vision_config(ConfigFile(layout.vision / "config.json", ignored), main)
+    vision = read_vision_config(ConfigFile(layout.vision / "config.json", ignored), main.hidden_size)
+    if main.mm_hidden_size is not None:
+        width = vision.projector_input_size
+        main_file.agree("mm_hidden_size", main.mm_hidden_size, "the vision encoder's hidden_size, times four,", width)
     pixels = read_pixel_settings(ConfigFile(layout.vision / "preprocessor_config.json", ignored), vision)
     decoder_file = ConfigFile(layout.speech_decoder / "model.json", ignored)
     speech = read_speech_decoder_config(decoder_file, main.hidden_size)

@@ -9,10 +9,12 @@ from typing import Any
 from sottovoce.export.config import VisionEncoderConfig
 from sottovoce.export.config_file import ConfigFile
 from sottovoce.export.config_keys import CLIP_PREPROCESSOR, PRETRAINED
-from sottovoce.export.language_config import MainSettings
 
 BICUBIC = 3
 """Pillow's number for the filter."""
+
+UNUSED_HERE = ("use_flash_attn", "tie_word_embeddings", "eos_token_id")
+"""Written into every configuration of this kind, and without a meaning for the values an encoder computes."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,6 @@ class VisionSettings:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path_rate: float = 0.0
-    tie_word_embeddings: bool = True
-    use_flash_attn: bool = True
-    eos_token_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class PixelSettings:
     do_pad: bool | None = None
 
 
-def read_vision_config(file: ConfigFile, main: MainSettings) -> VisionEncoderConfig:
+def read_vision_config(file: ConfigFile, llm_hidden_size: int) -> VisionEncoderConfig:
     """Read and check InternViT's `config.json`.
 
     Raises:
@@ -69,14 +68,12 @@ def read_vision_config(file: ConfigFile, main: MainSettings) -> VisionEncoderCon
         data = data["vision_config"]  # a whole InternVL's configuration: the release reads its vision part
     if isinstance(data, Mapping):
         file.expect("model_type", data.get("model_type", "intern_vit_6b"), "intern_vit_6b")
-    settings = file.section(VisionSettings, data, accepted=PRETRAINED)
+    settings = file.section(VisionSettings, data, accepted=(*PRETRAINED, *UNUSED_HERE))
     file.expect("norm_type", settings.norm_type, "layer_norm")
     file.expect("qk_normalization", settings.qk_normalization, False)
     file.expect("hidden_act", settings.hidden_act, "gelu")
     file.expect("num_channels", settings.num_channels, 3)
     _check_sizes(file, settings)
-    if main.mm_hidden_size is not None:
-        file.agree("4 × hidden_size", 4 * settings.hidden_size, "mm_hidden_size in config.json", main.mm_hidden_size)
     return VisionEncoderConfig(
         hidden_size=settings.hidden_size,
         intermediate_size=settings.intermediate_size,
@@ -84,7 +81,7 @@ def read_vision_config(file: ConfigFile, main: MainSettings) -> VisionEncoderCon
         num_heads=settings.num_attention_heads,
         patch_size=settings.patch_size,
         image_size=settings.image_size,
-        llm_hidden_size=main.hidden_size,
+        llm_hidden_size=llm_hidden_size,
         layer_norm_eps=settings.layer_norm_eps,
         qkv_bias=settings.qkv_bias,
         num_channels=settings.num_channels,
