@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, train_yaml, write_checkpoint
+from checkpoint_configs import train_yaml
+from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, write_checkpoint
 from sottovoce.export.checkpoint_config import read_config
 from sottovoce.export.checkpoint_folder import component_folder, resolve_checkpoint
 from sottovoce.runtime.errors import CheckpointError
