@@ -1,13 +1,12 @@
-"""The language model: Qwen2 (Qwen team 2024) over embeddings, so that heard and seen tokens go in beside written ones."""
+"""The language model: Qwen2 (Qwen team 2024) over embeddings, so that heard and seen tokens go in with written ones."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the name every PyTorch reader expects
-from torch import Tensor, nn
-
+import torch.nn.functional as F
 from sottovoce.export.config import LanguageModelConfig
 from sottovoce.export.modules.llama_layer import KVCache, LlamaLayer, LlamaLayerConfig, RmsNorm, Rotary
+from torch import Tensor, nn
 
 
 def layer_config(config: LanguageModelConfig) -> LlamaLayerConfig:
@@ -49,9 +48,7 @@ class LanguageModel(nn.Module):
         embeddings: Tensor = self.model.embed_tokens(ids)
         return embeddings
 
-    def forward(
-        self, embeddings: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
+    def forward(self, embeddings: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Causal logits at every position.
 
         Args:
@@ -61,13 +58,20 @@ class LanguageModel(nn.Module):
 
         Returns:
             (B, T, V) logits; those on padding have no meaning.
+
+        Raises:
+            ValueError: both an attention mask and a cache were given.
         """
+        if attention_mask is not None and cache is not None:
+            raise ValueError("an attention mask marks the padding of whole sequences: it cannot be used with a cache")
         past = cache.length if cache is not None else 0
         positions = torch.arange(past, past + embeddings.shape[1], device=embeddings.device)[None]
         mask = causal_mask(past, embeddings.shape[1], embeddings.device)
         if attention_mask is not None:
             # Padding is at the end: a real query never sees it, and a padded one still sees itself (no empty softmax).
-            mask = mask & (attention_mask[:, None, None, :] | torch.eye(mask.shape[-1], dtype=torch.bool))
+            itself = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+            mask = mask & (attention_mask[:, None, None, :] | itself)
+            embeddings = torch.where(attention_mask[:, :, None], embeddings, 0.0)
         rotary = Rotary.at(positions, self.config.head_size, self.config.rope_theta, embeddings.dtype)
         hidden = embeddings
         for index, layer in enumerate(self.model.layers):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the name every PyTorch reader expects
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -112,7 +112,7 @@ class LlamaAttention(nn.Module):
     def forward(
         self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0
     ) -> Tensor:
-        """(B, T, d) → (B, T, d); `mask` (B or 1, 1, T, positions) is True where a query may look, None is everywhere."""
+        """(B, T, d) → the same; `mask` (B or 1, 1, T, positions) is True where a query may look, None is everywhere."""
         config = self.config
         batch, length = hidden.shape[:2]
         query = self.q_proj(hidden).view(batch, length, config.num_heads, config.head_size).transpose(1, 2)

@@ -8,11 +8,10 @@ on, causally, at the positions after the prefix.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from sottovoce.export.config import SpeechDecoderConfig
 from sottovoce.export.modules.llama_layer import KVCache, LlamaLayer, LlamaLayerConfig, RmsNorm, Rotary
 from sottovoce.export.modules.masks import length_mask
+from torch import Tensor, nn
 
 SPECIAL_IDS = 4
 """begin, start, end and padding, behind the codes."""
@@ -57,7 +56,10 @@ class SpeechDecoder(nn.Module):
             (B, n, d); what lies beyond an item's length has no meaning.
         """
         positions = torch.arange(frames.shape[1], device=frames.device)[None]
-        mask = None if lengths is None else length_mask(lengths, frames.shape[1])[:, None, None, :]
+        mask = None
+        if lengths is not None:
+            real = length_mask(lengths, frames.shape[1])
+            frames, mask = torch.where(real[:, :, None], frames, 0.0), real[:, None, None, :]
         rotary = self._rotary(positions, frames)
         for layer in self.layers_pre_nn:
             frames = layer(frames, rotary, mask)
@@ -118,7 +120,9 @@ class SpeechDecoder(nn.Module):
         cache = KVCache()
         self.decode_step(self.prefix(self.condition(frames)), cache)
         config = self.config
-        current, codes, all_logits = config.start_id, [], []
+        current = config.start_id
+        codes: list[int] = []
+        all_logits: list[Tensor] = []
         while len(codes) < max_codes:
             logits = self.decode_step(self.embedding.weight[current][None, None], cache)
             all_logits.append(logits)

@@ -1,20 +1,19 @@
 """InternViT with pixel shuffle and the projector: pixels of tiles → embeddings in the language model's width.
 
-InternVL 1.5 (Chen et al. 2024): a pre-norm vision transformer with layer scale; its last hidden state, without the class
-token and without a final norm, is halved, four neighbouring patches are put side by side, and a two-layer GELU
+InternVL 1.5 (Chen et al. 2024): a pre-norm vision transformer with layer scale; its last hidden state, without the
+class token and without a final norm, is halved, four neighbouring patches are put side by side, and a two-layer GELU
 projector brings them to the language model's width.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the name every PyTorch reader expects
+import torch.nn.functional as F
+from sottovoce.export.config import VisionEncoderConfig
 from torch import Tensor, nn
 
-from sottovoce.export.config import VisionEncoderConfig
-
 FEATURE_SCALE = 0.5
-"""The released model multiplies the features by the pixel-shuffle factor before shuffling; trained weights expect it."""
+"""The released model multiplies the features by the pixel-shuffle factor before it shuffles."""
 
 
 class PatchEmbeddings(nn.Module):
@@ -31,8 +30,8 @@ class PatchEmbeddings(nn.Module):
         """(n, 3, S, S) → (n, 1 + patches, d); positions are resized (bicubic) when S is not the trained size."""
         patches = self.patch_embedding(pixels)
         height, width = patches.shape[-2:]
-        tokens = torch.cat([self.class_embedding.expand(pixels.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], 1)
-        return tokens + self._positions(height, width)
+        class_token = self.class_embedding.expand(pixels.shape[0], -1, -1)
+        return torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1) + self._positions(height, width)
 
     def _positions(self, height: int, width: int) -> Tensor:
         if (height, width) == (self.grid, self.grid):
@@ -104,21 +103,32 @@ class VisionLayer(nn.Module):
         return update * kept / (1.0 - self.drop_path)
 
 
+class VisionLayers(nn.Module):
+    """The stack of layers, each dropped more often than the one before while training."""
+
+    def __init__(self, config: VisionEncoderConfig) -> None:
+        super().__init__()
+        rates = torch.linspace(0.0, config.drop_path_rate, config.num_layers).tolist()
+        self.layers = nn.ModuleList(VisionLayer(config, rate) for rate in rates)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(n, tokens, d) → the same."""
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
 class VisionTransformer(nn.Module):
     """InternViT: embeddings and layers; names as in its own checkpoint."""
 
     def __init__(self, config: VisionEncoderConfig) -> None:
         super().__init__()
         self.embeddings = PatchEmbeddings(config)
-        rates = torch.linspace(0.0, config.drop_path_rate, config.num_layers).tolist()
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList(VisionLayer(config, rate) for rate in rates)
+        self.encoder = VisionLayers(config)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(n, 3, S, S) → last hidden state (n, 1 + patches, d), class token first."""
-        hidden: Tensor = self.embeddings(pixels)
-        for layer in self.encoder.layers:
-            hidden = layer(hidden)
+        hidden: Tensor = self.encoder(self.embeddings(pixels))
         return hidden
 
 
