@@ -1,1 +1,1 @@
-"""The miniature checkpoint: data, training by the three published stages, evaluation and packing."""
+"""The miniature: a small VITA-1.5 trained from nothing on synthetic speech, drawn pictures and a closed curriculum."""
