@@ -32,7 +32,7 @@ def _draw(generator: np.random.Generator, name: str, shape: tuple[int, ...], con
         return _codec_convolution(noise, name, config)
     if name.startswith("quantizer."):
         return noise
-    if name.endswith(("embed_tokens.weight", "embedding", "embedding.weight", "prompt_embeddings.weight")):
+    if name.endswith(_EMBEDDINGS) and "patch_embedding" not in name:
         return _embedding(noise, name, config)
     if len(shape) == 1:
         return _vector(noise, name)
@@ -48,6 +48,8 @@ def _vector(noise: np.ndarray, name: str) -> np.ndarray:
     centre, spread = next((rule for ending, rule in _VECTORS.items() if name.endswith(ending)), (0.0, 0.1))
     return np.exp(0.3 * noise) if name.endswith("running_var") else centre + spread * noise
 
+
+_EMBEDDINGS = ("embed_tokens.weight", "embedding", "embedding.weight", "prompt_embeddings.weight")
 
 _VECTORS = {
     "global_cmvn.mean": (10.0, 1.0),
@@ -72,7 +74,8 @@ def _gain(name: str, config: VitaConfig) -> float:
 
 def _embedding(noise: np.ndarray, name: str, config: VitaConfig) -> np.ndarray:
     if name == "model.embed_tokens.weight" and config.language_model.tie_word_embeddings:
-        return _quiet_stops(noise * LOGIT_GAIN / math.sqrt(noise.shape[-1]), config)
+        # Half as clear: a stronger table would make every token the best follower of itself.
+        return _quiet_stops(noise * LOGIT_GAIN / 2 / math.sqrt(noise.shape[-1]), config)
     return 0.3 * noise if "position" in name else noise
 
 
