@@ -1,0 +1,275 @@
+"""Stage 3 of the miniature: sentences, codes, batches and trainings that resume to the same curve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sottovoce.demos.miniature.speech_out.codec_encoder import SAMPLES_PER_CODE, CodeEncoder, CodeEncoderConfig
+from sottovoce.demos.miniature.speech_out.codec_refinement import CodecRefinement, refine_codec
+from sottovoce.demos.miniature.speech_out.codec_training import MINIATURE_CODEC, CodecTraining, train_codec
+from sottovoce.demos.miniature.speech_out.listener import plain_words, word_errors
+from sottovoce.demos.miniature.speech_out.packing import write_codec, write_speech_decoder
+from sottovoce.demos.miniature.speech_out.replies import split_replies, spoken_pieces
+from sottovoce.demos.miniature.speech_out.sentences import practice_sentences, spoken_number
+from sottovoce.demos.miniature.speech_out.speech_batches import IGNORED, BatchRecipe, SpeechCorpus
+from sottovoce.demos.miniature.speech_out.speech_decoder_training import (
+    MINIATURE_SPEECH_DECODER,
+    SpeechDecoderTrainer,
+    SpeechDecoderTraining,
+    train_speech_decoder,
+)
+from sottovoce.demos.miniature.speech_out.spoken_codes import SpokenText, encode_utterances, read_spoken, write_spoken
+from sottovoce.demos.miniature.speech_out.voice import Utterance, read_shards, write_shard
+from sottovoce.demos.miniature.speech_out.voice_stream import VoiceStream, spoken_phonemes
+from sottovoce.export.modules.codec import CodecDecoder
+
+TINY_ENCODER = CodeEncoderConfig(width=16, blocks=1, digits=3, levels=4)
+TINY_CODEC = replace(
+    MINIATURE_CODEC, num_codes=64, upsample_initial_channel=16, global_width=8, resblock_kernel_sizes=(3,)
+)
+TINY_CODEC = replace(TINY_CODEC, resblock_dilation_sizes=((1,),))
+TINY_TRAINING = CodecTraining(
+    steps=4,
+    batch_size=2,
+    segment_codes=4,
+    context_codes=1,
+    report_every=1,
+    codec=TINY_CODEC,
+    encoder=TINY_ENCODER,
+)
+TINY_DECODER = replace(MINIATURE_SPEECH_DECODER, hidden_size=16, intermediate_size=24, num_heads=2, num_codes=64)
+
+
+def _utterances(count: int = 4) -> list[Utterance]:
+    draw = np.random.default_rng(5)
+    made = []
+    for index in range(count):
+        length = 5_000 + 700 * index
+        samples = (draw.normal(0, 2_000, length)).astype(np.int16)
+        phonemes = np.array([1, 120, 33, 122, 10], dtype=np.int16)
+        made.append(Utterance(f"sentence {'abcd'[index % 4]}", samples, phonemes, np.full(5, length / 5, np.float32)))
+    return made
+
+
+def test_sentences_repeat_with_the_seed_and_differ_from_each_other() -> None:
+    sentences = practice_sentences(2_000, seed=7)
+    assert sentences == practice_sentences(2_000, seed=7)
+    assert sentences != practice_sentences(2_000, seed=8)
+    bodies = {sentence.rstrip(".,?!") for sentence in sentences}
+    assert len(bodies) == len(sentences)
+    letters = {character for sentence in sentences for character in sentence}
+    assert letters <= set("abcdefghijklmnopqrstuvwxyz -.,?!")
+    assert letters >= set("abcdefghijklmnopqrstuvwxyz")
+
+
+def test_excluded_sentences_are_not_practised() -> None:
+    unwanted = frozenset(sentence.rstrip(".,?!") for sentence in practice_sentences(300, seed=1))
+    assert not unwanted & {sentence.rstrip(".,?!") for sentence in practice_sentences(300, seed=1, exclude=unwanted)}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "zero"),
+        (13, "thirteen"),
+        (40, "forty"),
+        (99, "ninety-nine"),
+        (300, "three hundred"),
+        (7041, "seven thousand forty-one"),
+    ],
+)
+def test_numbers_are_spelled(value: int, words: str) -> None:
+    assert spoken_number(value) == words
+
+
+def test_pieces_are_cut_as_the_runtime_cuts_them() -> None:
+    assert spoken_pieces("Okay, yes, the lamp is off. Fine") == ["okay,", "yes,", "the lamp is off.", "fine"]
+
+
+def test_held_out_replies_are_never_trained_on() -> None:
+    replies = [f"The answer is {spoken_number(value)}." for value in range(400)]
+    texts = split_replies(replies)
+    assert not set(texts.training) & set(texts.held_out)
+    assert len(texts.training) + len(texts.held_out) == 400
+    assert 5 <= len(texts.held_out) <= 40
+    assert split_replies(replies[::-1]).training == texts.training
+
+
+def test_shards_come_back_as_they_were(tmp_path: Path) -> None:
+    utterances = _utterances()
+    write_shard(tmp_path / "shard-0000.npz", utterances)
+    for written, read in zip(utterances, read_shards(tmp_path), strict=True):
+        assert read.text == written.text
+        np.testing.assert_array_equal(read.samples, written.samples)
+        np.testing.assert_array_equal(read.phonemes, written.phonemes)
+
+
+def test_stress_and_length_belong_to_their_vowel() -> None:
+    assert spoken_phonemes(np.array([15, 120, 33, 122, 10])).tolist() == [15, 33, 33, 33, 10]
+
+
+def test_a_stream_knows_its_phonemes() -> None:
+    stream = VoiceStream(_utterances(2))
+    assert stream.phonemes_at(np.array([10, 1_500, 4_900, 5_010])).tolist() == [1, 33, 10, 1]
+
+
+def test_digits_codes_and_codebook_agree() -> None:
+    torch.manual_seed(0)
+    encoder = CodeEncoder(TINY_ENCODER)
+    sound = torch.randn(2, 20 * SAMPLES_PER_CODE) * 0.1
+    encoder.rows(sound)  # measures what the digits are spread by
+    encoder.eval()
+    codes = encoder.encode(sound)
+    assert codes.shape == (2, 20)
+    assert len(codes.unique()) > 8
+    torch.testing.assert_close(encoder.codebook()[codes], encoder.rows(sound))
+
+
+def test_quantizing_lets_the_gradient_pass() -> None:
+    encoder = CodeEncoder(TINY_ENCODER)
+    digits = torch.tensor([[-0.9, 0.1, 0.5]], requires_grad=True)
+    quantized = encoder.quantize(digits)
+    torch.testing.assert_close(quantized, torch.tensor([[-1.0, 1 / 3, 1 / 3]]))
+    quantized.sum().backward()
+    assert digits.grad is not None
+    assert digits.grad.tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_a_killed_codec_training_resumes_to_the_same_curve(tmp_path: Path) -> None:
+    utterances = _utterances()
+    whole = train_codec(utterances, tmp_path / "whole", TINY_TRAINING)
+    _train_and_stop_at(utterances, tmp_path / "cut", step=2)
+    resumed = train_codec(utterances, tmp_path / "cut", TINY_TRAINING)
+    for name, tensor in whole.decoder.state_dict().items():
+        assert torch.equal(tensor, resumed.decoder.state_dict()[name]), name
+    assert (tmp_path / "cut" / "curve.png").stat().st_size > 0
+
+
+def _train_and_stop_at(utterances: list[Utterance], folder: Path, step: int) -> None:
+    """What a kill right after the save of ``step`` leaves behind, the schedule being that of the whole training."""
+    from sottovoce.demos.miniature.speech_out.codec_training import CodecTrainer
+    from sottovoce.demos.miniature.speech_out.training_state import save_state
+
+    trainer = CodecTrainer(TINY_TRAINING)
+    stream = VoiceStream(utterances)
+    for _ in range(step):
+        trainer.step(stream)
+    save_state(folder / "state.pt", trainer.state())
+
+
+def test_refining_keeps_the_codes_and_moves_the_codebook(tmp_path: Path) -> None:
+    utterances = _utterances()
+    trained = train_codec(utterances, tmp_path / "codec", TINY_TRAINING)
+    spoken = encode_utterances(trained.encoder, utterances)
+    assert [len(item.codes) for item in spoken] == [-(-len(u.samples) // SAMPLES_PER_CODE) for u in utterances]
+    before = trained.encoder.codebook().detach()
+    recipe = CodecRefinement(steps=3, batch_size=2, segment_codes=4, report_every=1)
+    refiner = refine_codec(trained, utterances, spoken, tmp_path / "refined", recipe)
+    after = refiner.decoder.quantizer.quantizer_modules[0].embedding.weight
+    assert not torch.equal(before, after)
+    assert [item.codes.tolist() for item in encode_utterances(trained.encoder, utterances)] == [
+        item.codes.tolist() for item in spoken
+    ]
+
+
+def _spoken(count: int) -> list[SpokenText]:
+    draw = np.random.default_rng(3)
+    lengths = draw.integers(4, 12, count)
+    return [
+        SpokenText("abcdefgh"[: length // 2 + 1], *(draw.integers(0, 64, length).astype(np.int16) for _ in range(2)))
+        for length in lengths
+    ]
+
+
+def _tokenize(text: str) -> list[int]:
+    return [ord(character) - ord("a") for character in text]
+
+
+def test_spoken_texts_come_back_as_they_were(tmp_path: Path) -> None:
+    spoken = _spoken(5)
+    write_spoken(tmp_path / "spoken.npz", spoken)
+    for written, read in zip(spoken, read_spoken(tmp_path / "spoken.npz"), strict=True):
+        assert read.text == written.text
+        np.testing.assert_array_equal(read.codes, written.codes)
+
+
+def test_every_sentence_is_met_once_a_pass_and_ends() -> None:
+    spoken = _spoken(23)
+    corpus = SpeechCorpus(spoken, _tokenize, TINY_DECODER, BatchRecipe(positions=60, wrong_codes=0.0))
+    met = 0
+    for step in range(corpus.batches_in_a_pass):
+        batch = corpus.batch(step)
+        met += len(batch.text_ids)
+        for row, length in enumerate(batch.code_lengths.tolist()):
+            assert batch.targets[row, length] == TINY_DECODER.end_id
+            assert (batch.targets[row, length + 1 :] == IGNORED).all()
+            assert torch.equal(batch.codes[row, :length], batch.targets[row, :length])
+            assert (batch.codes[row, length:] == TINY_DECODER.padding_id).all()
+    assert met == 23
+
+
+def test_wrong_codes_are_in_the_inputs_only() -> None:
+    spoken = _spoken(40)
+    corpus = SpeechCorpus(spoken, _tokenize, TINY_DECODER, BatchRecipe(positions=2_000, wrong_codes=0.5))
+    batch = corpus.batch(0)
+    real = batch.codes != TINY_DECODER.padding_id
+    changed = (batch.codes != batch.targets[:, :-1])[real].float().mean()
+    assert 0.3 < float(changed) < 0.6
+
+
+def test_a_killed_decoder_training_resumes_to_the_same_curve(tmp_path: Path) -> None:
+    recipe = SpeechDecoderTraining(steps=4, report_every=1, model=TINY_DECODER, batches=BatchRecipe(positions=80))
+    spoken, held_out = _spoken(30), _spoken(4)
+    embeddings = torch.randn(26, 16, generator=torch.Generator().manual_seed(1))
+
+    def corpus() -> SpeechCorpus:
+        return SpeechCorpus(spoken, _tokenize, TINY_DECODER, recipe.batches)
+
+    whole = SpeechDecoderTrainer(recipe, embeddings)
+    train_speech_decoder(whole, corpus(), held_out, _tokenize, tmp_path / "whole")
+    killed = SpeechDecoderTrainer(recipe, embeddings)
+    killed_corpus = corpus()
+    for _ in range(2):
+        killed.step(killed_corpus)
+    state = killed.state()
+    resumed = SpeechDecoderTrainer(recipe, embeddings)
+    resumed.resume(state)
+    resumed_corpus = corpus()
+    for _ in range(2):
+        resumed.step(resumed_corpus)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_packed_folders_are_read_by_the_exporter(tmp_path: Path) -> None:
+    from sottovoce.export.config_file import ConfigFile
+    from sottovoce.export.modules.speech_decoder import SpeechDecoder
+    from sottovoce.export.speech_config import read_codec_config, read_speech_decoder_config
+
+    write_codec(tmp_path / "codec", CodecDecoder(MINIATURE_CODEC))
+    model = SpeechDecoder(MINIATURE_SPEECH_DECODER)
+    write_speech_decoder(tmp_path / "decoder", model, MINIATURE_SPEECH_DECODER)
+    speech = read_speech_decoder_config(ConfigFile(tmp_path / "decoder" / "model.json"), 256)
+    assert speech == MINIATURE_SPEECH_DECODER
+    assert read_codec_config(ConfigFile(tmp_path / "codec" / "model.json"), speech) == MINIATURE_CODEC
+    state = torch.load(tmp_path / "decoder" / "final.pt", weights_only=True)["model"]
+    assert {name: tensor.dtype for name, tensor in state.items()} == dict.fromkeys(model.state_dict(), torch.float16)
+    codec = torch.load(tmp_path / "codec" / "final.pt", weights_only=True)
+    assert set(codec) == {"generator", "quantizer"}
+    assert (tmp_path / "codec" / "final.pt").stat().st_size < 6_000_000
+
+
+def test_word_errors_count_the_fewest_changes() -> None:
+    assert word_errors(["the", "lamp", "is", "on"], ["the", "lamp", "is", "on"]) == 0
+    assert word_errors(["the", "lamp", "is", "on"], ["a", "lamp", "on"]) == 2
+    assert word_errors([], ["one", "two"]) == 2
+
+
+def test_heard_numbers_are_words() -> None:
+    assert plain_words("7 plus 5 is 12.") == ["seven", "plus", "five", "is", "twelve"]
+    assert plain_words("Sixty-three, the 3rd of May!") == ["sixty", "three", "the", "third", "of", "may"]
+    assert plain_words("1,250%") == ["one", "thousand", "two", "hundred", "fifty", "percent"]
