@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,20 @@ class Shards:
     """Safetensors files that together hold a set of tensors."""
 
     tensors: Mapping[str, StoredTensor]
-    files: tuple[Path, ...]
-    _open: dict[Path, Any] = field(default_factory=dict, repr=False)
+    mapped: Mapping[Path, Any]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files, sorted."""
+        return tuple(self.mapped)
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, a view of the mapped file in its stored type.
 
         Raises:
             KeyError: there is no tensor of that name.
-            CheckpointError: the file cannot be mapped any more.
         """
-        stored = self.tensors[name]
-        handle = self._open.get(stored.file)
-        if handle is None:
-            handle = self._open[stored.file] = _map(stored.file)
-        tensor = handle.get_tensor(name)
+        tensor = self.mapped[self.tensors[name].file].get_tensor(name)
         assert isinstance(tensor, torch.Tensor)  # noqa: S101  # the format knows no other value
         return tensor
 
@@ -89,7 +88,7 @@ def open_main_shards(folder: Path) -> Shards:
 
 
 def open_shards(files: Iterable[Path]) -> Shards:
-    """Read the headers of safetensors files.
+    """Read the headers of safetensors files and map them.
 
     Raises:
         CheckpointError: a file is truncated or damaged, or two hold the same tensor.
@@ -105,7 +104,7 @@ def open_shards(files: Iterable[Path]) -> Shards:
                     fix="remove the shard that does not belong to this checkpoint",
                 )
             tensors[name] = stored
-    return Shards(tensors, paths)
+    return Shards(tensors, {path: _map(path) for path in paths})
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

@@ -72,6 +72,23 @@ def test_truncated_shard_tells_both_sizes(folder: Path) -> None:
     assert str(size - 1000) in problem.message
 
 
+def test_shard_with_bytes_behind_its_tensors(folder: Path) -> None:
+    with (folder / FIRST).open("ab") as file:
+        file.write(b"more")
+    assert refusal(folder).file == str(folder / FIRST)
+
+
+def test_tensors_that_share_bytes(single: Path) -> None:
+    path = single / "model.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + length])
+    norms = [name for name, entry in entries.items() if "norm" in name and entry["shape"] == [96]]
+    entries[norms[0]]["data_offsets"] = entries[norms[1]]["data_offsets"]
+    path.write_bytes(header(entries, content[8 + length :]))
+    assert refusal(single).file == str(path)
+
+
 def test_extra_shard(folder: Path) -> None:
     shutil.copy(folder / FIRST, folder / "model-00003-of-00003.safetensors")
     assert "model-00003-of-00003.safetensors" in refusal(folder).message
