@@ -14,7 +14,10 @@ Array = npt.NDArray[np.generic]
 
 
 class CacheBuffers(Protocol):
-    """KV-cache storage that lives where its session computes (host or device)."""
+    """KV-cache storage that lives where its session computes (host or device).
+
+    Buffers are named by role: `key.N` and `value.N` for layer N, each (1, kv_heads, capacity, head_size).
+    """
 
     @property
     def capacity(self) -> int:
@@ -23,6 +26,14 @@ class CacheBuffers(Protocol):
 
     def grow(self, capacity: int, keep: int) -> None:
         """Make room for `capacity` positions, the first `keep` preserved."""
+        ...
+
+    def read(self, length: int) -> dict[str, Array]:
+        """Copies of the first `length` positions of every buffer."""
+        ...
+
+    def write(self, contents: Mapping[str, Array]) -> None:
+        """Put back what `read` gave, from position 0 on."""
         ...
 
 
@@ -36,6 +47,16 @@ class Session(Protocol):
     @property
     def spec(self) -> GraphSpec:
         """The graph's contract."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage, for messages."""
+        ...
+
+    @property
+    def widened(self) -> bool:
+        """Whether the engine computes in float32 what the graph stores in float16, for want of kernels."""
         ...
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

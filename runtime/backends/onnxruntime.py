@@ -1,0 +1,228 @@
+"""ONNX Runtime on a CPU: graphs mapped from disk, caches updated in place.
+
+Weights stay in the page cache: prepacking is off, because a packed copy costs seconds to make and cannot be shared or
+dropped, and products with one row (decoding) gain nothing from it. Memory patterns are off, since one is kept for
+every sequence length that ever occurs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+
+from sottovoce.runtime.backends.session import Array, CacheBuffers
+from sottovoce.runtime.cores import available_cores
+from sottovoce.runtime.errors import BackendError
+from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec
+
+PROVIDER = "CPUExecutionProvider"
+MULTIPLYING_OPERATORS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv", "FusedGemm"})
+LOG_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeSession:
+    """One graph in ONNX Runtime.
+
+    Args:
+        stage: its name, for messages.
+        spec: its contract.
+        path: the `.onnx` file; its weights lie beside it.
+        threads: cores to compute on; None for all that this process may use.
+
+    Raises:
+        BackendError: ONNX Runtime cannot load the graph.
+    """
+
+    def __init__(self, stage: str, spec: GraphSpec, path: Path, threads: int | None = None) -> None:
+        self._stage = stage
+        self._spec = spec
+        self._path = path
+        with self._failures("cannot load the graph"):
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), _session_options(spec, threads), providers=[PROVIDER]
+            )
+        self._widened = spec.precision == "fp16" and not _multiplies_natively(self._session)
+        self._check_names()
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The graph's contract."""
+        return self._spec
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage, for messages."""
+        return self._stage
+
+    @property
+    def widened(self) -> bool:
+        """Whether float16 weights were widened to float32 when the graph was loaded: no float16 kernels here."""
+        return self._widened
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run once; keys are tensor names.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+        """
+        wanted = list(outputs) if outputs is not None else [output.name for output in self._spec.outputs]
+        with self._failures("failed"):
+            values = self._session.run(wanted, dict(feeds))
+        return dict(zip(wanted, values, strict=True))
+
+    def create_cache(self, capacity: int) -> OnnxRuntimeCache:
+        """Buffers of zeros for `capacity` positions."""
+        if self._spec.cache is None:
+            raise BackendError(f"stage {self._stage!r} has no cache", file=self._path)
+        return OnnxRuntimeCache(self._spec, self._spec.cache, self._session, capacity)
+
+    def run_with_cache(self, feeds: Mapping[str, Array], cache: CacheBuffers) -> dict[str, Array]:
+        """Run once; past and present are one buffer, so only the new positions are written.
+
+        Raises:
+            BackendError: ONNX Runtime failed; what the cache holds behind its length is then undefined.
+        """
+        buffers = cast("OnnxRuntimeCache", cache)
+        with self._failures("failed"):
+            # ONNX Runtime reads these arrays where they lie: they must outlive the run.
+            arrays = {name: np.ascontiguousarray(values) for name, values in feeds.items()}
+            for name, values in arrays.items():
+                buffers.binding.bind_cpu_input(name, values)
+            for name in buffers.results:
+                buffers.binding.bind_output(name, "cpu")
+            self._session.run_with_iobinding(buffers.binding)
+            values = buffers.binding.get_outputs()[: len(buffers.results)]
+            return {name: np.array(value.numpy()) for name, value in zip(buffers.results, values, strict=True)}
+
+    def close(self) -> None:
+        """Release the graph and its weights."""
+        self._session = None
+
+    def _check_names(self) -> None:
+        """The contract's tensors are the graph's, so that a mismatch shows here and not as a wrong answer."""
+        found = (
+            sorted(value.name for value in self._session.get_inputs()),
+            sorted(value.name for value in self._session.get_outputs()),
+        )
+        expected = (
+            sorted(tensor.name for tensor in self._spec.inputs),
+            sorted(tensor.name for tensor in self._spec.outputs),
+        )
+        for what, ours, theirs in zip(("inputs", "outputs"), expected, found, strict=True):
+            if ours != theirs:
+                differing = sorted(set(ours) ^ set(theirs))
+                raise BackendError(
+                    f"stage {self._stage!r}: the graph's {what} are not those of the manifest; they differ in {differing}",
+                    file=self._path,
+                    fix="export the checkpoint again",
+                )
+
+    @contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as problem:  # ONNX Runtime's exceptions have no common base but this
+            reason = " ".join(str(problem).split())
+            raise BackendError(
+                f"stage {self._stage!r} {what} in ONNX Runtime {onnxruntime.__version__}: {reason}",
+                file=self._path,
+                fix="check that memory is free and that this ONNX Runtime knows the graph's operators "
+                f"(opset {self._spec.opset}, dialect {self._spec.dialect!r}); if so, report it",
+            ) from problem
+
+
+class OnnxRuntimeCache:
+    """Cache buffers in host memory, bound as past and as present.
+
+    Args:
+        spec: the graph's contract.
+        layout: of its cache.
+        session: the ONNX Runtime session that computes on the buffers.
+        capacity: positions to make room for.
+    """
+
+    def __init__(self, spec: GraphSpec, layout: KVCacheSpec, session: Any, capacity: int) -> None:
+        self._spec = spec
+        self._layout = layout
+        self._session = session
+        self._capacity = capacity
+        self.results = tuple(output.name for output in spec.outputs if not output.role.startswith("present_"))
+        self._buffers = {name: np.zeros(self._shape(capacity), layout.dtype) for name in self._names()}
+        self._bind()
+
+    @property
+    def capacity(self) -> int:
+        """Positions the buffers can hold now."""
+        return self._capacity
+
+    def grow(self, capacity: int, keep: int) -> None:
+        """Make room for `capacity` positions, the first `keep` preserved, one buffer at a time."""
+        del self.binding  # it holds the old buffers
+        for name in self._buffers:
+            larger = np.zeros(self._shape(capacity), self._layout.dtype)
+            larger[:, :, :keep] = self._buffers[name][:, :, :keep]
+            self._buffers[name] = larger
+        self._capacity = capacity
+        self._bind()
+
+    def read(self, length: int) -> dict[str, Array]:
+        """Copies of the first `length` positions of every buffer."""
+        return {name: values[:, :, :length].copy() for name, values in self._buffers.items()}
+
+    def write(self, contents: Mapping[str, Array]) -> None:
+        """Put back what `read` gave."""
+        for name, values in contents.items():
+            self._buffers[name][:, :, : values.shape[2]] = values
+
+    def _bind(self) -> None:
+        """Bind results first, so that they come first among the outputs; then each buffer twice."""
+        self.binding: Any = self._session.io_binding()
+        for name in self.results:
+            self.binding.bind_output(name, "cpu")
+        inputs = {tensor.role: tensor.name for tensor in self._spec.inputs}
+        outputs = {tensor.role: tensor.name for tensor in self._spec.outputs}
+        for name, values in self._buffers.items():
+            # On a CPU the OrtValue shares the array's memory.
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+            self.binding.bind_ortvalue_input(inputs[f"past_{name}"], value)
+            self.binding.bind_ortvalue_output(outputs[f"present_{name}"], value)
+
+    def _names(self) -> list[str]:
+        return [f"{kind}.{layer}" for layer in range(self._layout.layers) for kind in ("key", "value")]
+
+    def _shape(self, capacity: int) -> tuple[int, int, int, int]:
+        return (1, self._layout.kv_heads, capacity, self._layout.head_size)
+
+
+def _session_options(spec: GraphSpec, threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_ERRORS_ONLY
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    # Decoders run thousands of times and keep their working memory; the others run now and then and give it back.
+    options.enable_cpu_mem_arena = spec.cache is not None
+    # Waiting threads sleep: spinning would take the cores from the other stages.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    if spec.precision == "fp16":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def _multiplies_natively(session: Any) -> bool:
+    """Whether a float16 graph's products run in float16.
+
+    ONNX Runtime assigns operators before it inserts casts around those that have no kernel for their type: an operator
+    that is about to be widened has no assignment.
+    """
+    assignments = getattr(session, "get_provider_graph_assignment_info", None)
+    if assignments is None:
+        return False  # before ONNX Runtime 1.24 it cannot be asked; x86 has no float16 products there
+    return any(node.op_type in MULTIPLYING_OPERATORS for part in assignments() for node in part.get_nodes())

@@ -1,0 +1,36 @@
+"""How many CPU cores this process may really use: a container's share, not the machine's count."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+QUOTA_V2 = Path("/sys/fs/cgroup/cpu.max")
+QUOTA_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+PERIOD_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+
+
+def available_cores() -> int:
+    """Cores of the process's affinity mask, at most the control group's quota (rounded up), at least one."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        allowed = os.cpu_count() or 1
+    quota = _quota()
+    return max(1, min(allowed, math.ceil(quota)) if quota else allowed)
+
+
+def _quota() -> float | None:
+    """Cores' worth of time that the control group grants, or None if it sets no limit."""
+    for words in (_words(QUOTA_V2), _words(QUOTA_V1) + _words(PERIOD_V1)):
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]) > 0:
+            return int(words[0]) / int(words[1])
+    return None
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return []
