@@ -33,9 +33,10 @@ def chunk_mask(size: int, chunk_size: int, left_chunks: int, device: torch.devic
     Returns:
         (size, size) bool.
     """
-    chunk = torch.arange(size, device=device) // chunk_size
-    distance = chunk[:, None] - chunk[None, :]
+    place = torch.arange(size, device=device)
+    chunk_start = place - place % chunk_size
+    distance = chunk_start[:, None] - chunk_start[None, :]
     visible = distance >= 0
     if left_chunks >= 0:
-        visible = visible & (distance <= left_chunks)
+        visible = visible & (distance <= left_chunks * chunk_size)
     return visible
