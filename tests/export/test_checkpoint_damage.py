@@ -26,9 +26,14 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
 DECODER, CODEC = Path("vita_tts_ckpt/decoder/final.pt"), Path("vita_tts_ckpt/codec/final.pt")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("template"))
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "checkpoint")
+def folder(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "checkpoint"))
 
 
 @pytest.fixture
