@@ -12,12 +12,13 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from sottovoce.export.checkpoint_config import CheckpointLayout, read_layout
 from sottovoce.export.checkpoint_names import COMPONENTS, MAIN_PREFIXES, Component
 from sottovoce.export.checkpoint_tokenizer import check_tokenizer
 from sottovoce.export.component_weights import CheckpointWeights, Weights, check_finite, gather_weights
 from sottovoce.export.config import VitaConfig
-from torch import Tensor
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes there are."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sottovoce.runtime.errors import CheckpointError
 from tokenizers import Tokenizer
+
+from sottovoce.runtime.errors import CheckpointError
 
 CHATML = ("<|im_start|>", "<|im_end|>")
 """Tokens that the prompt is built with (OpenAI's ChatML, as Qwen2 uses it)."""

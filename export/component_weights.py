@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from sottovoce.export.checkpoint_config import CheckpointLayout
 from sottovoce.export.checkpoint_names import (
     CMVN_TENSORS,
@@ -27,7 +29,6 @@ from sottovoce.export.pickled_weights import read_codec_state, read_state_dict
 from sottovoce.export.safetensors_shards import FLOATS, INDEX, SINGLE, Shards, open_main_shards
 from sottovoce.export.speech_config import dilations_in_use
 from sottovoce.runtime.errors import CheckpointError
-from torch import Tensor
 
 VISION_TOWER = "vision_tower.vision_tower."
 SAME_RELEASE = "take the configuration and the weights from the same release"

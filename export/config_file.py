@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
 from sottovoce.runtime.errors import CheckpointError
 from sottovoce.runtime.records import RecordError, read_record
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from sottovoce.export.config_file import MAX_BYTES, ConfigFile
 from sottovoce.runtime.errors import CheckpointError
-from torch import Tensor
 
 LEAST_VARIANCE = 1e-20
 

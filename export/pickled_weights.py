@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sottovoce.runtime.errors import CheckpointError
 from torch import Tensor
+
+from sottovoce.runtime.errors import CheckpointError
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which trainers put the state dict beside the optimizer's state."""

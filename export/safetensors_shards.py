@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from sottovoce.export.config_file import ConfigFile
 from sottovoce.runtime.errors import CheckpointError
-from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

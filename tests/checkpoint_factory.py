@@ -18,6 +18,7 @@ import yaml
 from checkpoint_configs import codec_json, small_config, static_chunks_config, train_yaml
 from checkpoint_weights import Weights, random_weights
 from safetensors.torch import save_file
+
 from sottovoce.export.checkpoint_names import MAIN_PREFIXES, Component
 from sottovoce.export.config import VitaConfig
 

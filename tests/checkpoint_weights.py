@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from sottovoce.export.checkpoint_names import Component, expected_tensors
 from sottovoce.export.config import VitaConfig
 

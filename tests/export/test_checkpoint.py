@@ -14,6 +14,7 @@ import torch
 from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, write_checkpoint
 from checkpoint_weights import random_weights
 from safetensors import safe_open
+
 from sottovoce.export.checkpoint import Checkpoint
 from sottovoce.export.checkpoint_names import COMPONENTS, MAIN_PREFIXES, Component, expected_tensors
 from sottovoce.export.component_weights import check_finite

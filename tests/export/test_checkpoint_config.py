@@ -16,6 +16,7 @@ from checkpoint_configs import train_yaml
 from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from sottovoce.export.checkpoint_config import read_config
 from sottovoce.export.checkpoint_folder import component_folder, resolve_checkpoint
 from sottovoce.runtime.errors import CheckpointError

@@ -17,6 +17,7 @@ from checkpoint_factory import CheckpointRecipe, static_chunks_config, write_che
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+
 from sottovoce.export.checkpoint import Checkpoint
 from sottovoce.export.safetensors_shards import read_header
 from sottovoce.runtime.errors import CheckpointError

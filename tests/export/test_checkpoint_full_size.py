@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from sottovoce.export.checkpoint_config import read_config
 from sottovoce.export.checkpoint_names import expected_tensors
 from sottovoce.export.config import VitaConfig
