@@ -53,13 +53,14 @@ def mel_filterbank(waveform: Waveform, front_end: AudioFrontEnd) -> Frames:
         InputError: longer than the front end takes, or too short for one token.
     """
     if waveform.seconds > front_end.max_seconds:
-        message = f"{waveform.seconds:.1f} s of audio, more than the model's limit of {front_end.max_seconds:.0f} s"
-        raise InputError(message, fix="cut it into shorter turns")
+        message = f"{waveform.seconds:.1f} s of audio, more than the model's limit of {front_end.max_seconds:g} s"
+        raise InputError(message, file=waveform.file, fix="cut it into shorter turns")
     frames = MelFilterbank(front_end).append(waveform.at_rate(front_end.sample_rate).samples)
     if len(frames) < front_end.min_frames:
         needed_ms = front_end.frame_length_ms + (front_end.min_frames - 1) * front_end.frame_shift_ms
-        message = f"{1000 * waveform.seconds:.0f} ms of audio, too short to hear anything in: at least {needed_ms:.0f} ms"
-        raise InputError(message, fix="record a longer question")
+        found_ms = 1000 * waveform.seconds
+        message = f"{found_ms:.0f} ms of audio, too short to hear anything in: at least {needed_ms:.0f} ms"
+        raise InputError(message, file=waveform.file, fix="record a longer question")
     return frames
 
 
