@@ -20,10 +20,12 @@ ImageSource = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 THUMBNAIL_MIN_TILES = 2
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is decoded. Not all that Pillow can: its EPS reader, for one, runs another program on the file."""
 
 
 def read_image(source: ImageSource) -> Image.Image:
-    """Read a picture as RGB.
+    """Read a picture as RGB (height × width × 3, 8 bits): of an animation the first frame, transparency left out.
 
     The orientation tag of a photograph is not applied: the model was trained without.
 
@@ -31,11 +33,12 @@ def read_image(source: ImageSource) -> Image.Image:
         InputError: missing, not a picture, damaged, or of more than a hundred million pixels.
     """
     if isinstance(source, Image.Image):
-        return _checked(source, None).convert("RGB")
+        return _as_rgb(source, None)
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
-            raise InputError(f"a picture of shape {source.shape} and type {source.dtype}, expected (height, width, 3) uint8")
-        return _checked(Image.fromarray(source), None)
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            found = f"a picture of shape {source.shape} and type {source.dtype}"
+            raise InputError(f"{found}, expected (height, width, 3) and uint8")
+        return _as_rgb(Image.fromarray(source), None)
     return _from_file(Path(source))
 
 
@@ -47,19 +50,25 @@ def _from_file(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below Pillow's
-            with Image.open(path) as picture:
-                return _checked(picture, path).convert("RGB")
+            with Image.open(path, formats=FORMATS) as picture:
+                return _as_rgb(picture, path)
     except UnidentifiedImageError as problem:
         raise InputError("this is not a picture", file=path, fix="give a PNG, JPEG or WebP file") from problem
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as problem:
         raise InputError(f"the picture cannot be decoded: {problem}", file=path, fix="save it again") from problem
 
 
-def _checked(picture: Image.Image, path: Path | None) -> Image.Image:
+def _as_rgb(picture: Image.Image, path: Path | None) -> Image.Image:
     width, height = picture.size
     if width * height > MAX_PIXELS or width * height == 0:
-        raise InputError(f"{width}×{height} pixels, expected 1 to {MAX_PIXELS}", file=path, fix="make the picture smaller")
-    return picture
+        message = f"{width}×{height} pixels, expected 1 to {MAX_PIXELS}"
+        raise InputError(message, file=path, fix="make the picture smaller")
+    if picture.mode == "F":
+        raise InputError("the pixels are fractions, expected 8 or 16 bits", file=path, fix="save it as a PNG")
+    if picture.mode.startswith("I"):  # Pillow would cut 16 bits off at 255: all white
+        sixteen = np.asarray(picture).clip(0, 0xFFFF)
+        picture = Image.fromarray((sixteen >> 8).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def choose_grid(width: int, height: int, front_end: ImageFrontEnd) -> tuple[int, int]:
