@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from sottovoce.demos.miniature.speech_out.codec_encoder import SAMPLES_PER_CODE, CodeEncoder, CodeEncoderConfig
 from sottovoce.demos.miniature.speech_out.codec_refinement import CodecRefinement, refine_codec
 from sottovoce.demos.miniature.speech_out.codec_training import MINIATURE_CODEC, CodecTraining, train_codec
 from sottovoce.demos.miniature.speech_out.listener import plain_words, word_errors
 from sottovoce.demos.miniature.speech_out.packing import write_codec, write_speech_decoder
+from sottovoce.demos.miniature.speech_out.pronunciation import Pronounced, PronunciationCorpus, phonemes_of
 from sottovoce.demos.miniature.speech_out.replies import split_replies, spoken_pieces
 from sottovoce.demos.miniature.speech_out.sentences import practice_sentences, spoken_number
 from sottovoce.demos.miniature.speech_out.speech_batches import IGNORED, BatchRecipe, SpeechCorpus
@@ -222,27 +224,54 @@ def test_wrong_codes_are_in_the_inputs_only() -> None:
 
 
 def test_a_killed_decoder_training_resumes_to_the_same_curve(tmp_path: Path) -> None:
-    recipe = SpeechDecoderTraining(steps=4, report_every=1, model=TINY_DECODER, batches=BatchRecipe(positions=80))
-    spoken, held_out = _spoken(30), _spoken(4)
+    recipe = SpeechDecoderTraining(
+        steps=5, text_only_steps=2, report_every=1, model=TINY_DECODER, batches=BatchRecipe(positions=80)
+    )
+    spoken = _spoken(30)
     embeddings = torch.randn(26, 16, generator=torch.Generator().manual_seed(1))
 
     def corpus() -> SpeechCorpus:
         return SpeechCorpus(spoken, _tokenize, TINY_DECODER, recipe.batches)
 
+    pronunciation = PronunciationCorpus([Pronounced("abcd", np.array([5, 6, 7]))] * 3, _tokenize)
     whole = SpeechDecoderTrainer(recipe, embeddings)
-    train_speech_decoder(whole, corpus(), held_out, _tokenize, tmp_path / "whole")
+    train_speech_decoder(whole, corpus(), pronunciation, corpus(), tmp_path / "whole")
     killed = SpeechDecoderTrainer(recipe, embeddings)
     killed_corpus = corpus()
-    for _ in range(2):
-        killed.step(killed_corpus)
+    for _ in range(3):
+        killed.step(killed_corpus, pronunciation)
     state = killed.state()
     resumed = SpeechDecoderTrainer(recipe, embeddings)
     resumed.resume(state)
     resumed_corpus = corpus()
     for _ in range(2):
-        resumed.step(resumed_corpus)
+        resumed.step(resumed_corpus, pronunciation)
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_text_alone_teaches_the_spelling() -> None:
+    """Two words and their sounds, learned by heart in a few steps."""
+    recipe = SpeechDecoderTraining(
+        steps=300, text_only_steps=300, pronunciation_batch=8, peak_learning_rate=5e-3, model=TINY_DECODER
+    )
+    pair = [Pronounced("abc", np.array([5, 6, 7, 8])), Pronounced("cab", np.array([8, 8, 9]))]
+    corpus = PronunciationCorpus(pair, _tokenize)
+    trainer = SpeechDecoderTrainer(recipe, torch.randn(26, 16, generator=torch.Generator().manual_seed(1)))
+    speech = SpeechCorpus(_spoken(3), _tokenize, TINY_DECODER, recipe.batches)
+    for _ in range(120):
+        figures = trainer.step(speech, corpus)
+    assert set(figures) == {"pronunciation"}
+    assert figures["pronunciation"] < 0.2
+    trainer.model.eval()
+    for item in pair:
+        batch = PronunciationCorpus([item], _tokenize).batch(0, 1)
+        assert phonemes_of(trainer.pronunciation_logits(batch)[0], 3) == item.phonemes.tolist()
+
+
+def test_sentences_with_more_phonemes_than_slots_are_left_out() -> None:
+    fits, fits_not = np.array([1, 2, 3, 4]), np.array([1, 1, 2, 3])
+    assert len(PronunciationCorpus([Pronounced("a", fits), Pronounced("a", fits_not)], _tokenize)) == 1
 
 
 def test_packed_folders_are_read_by_the_exporter(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from sottovoce.export.config import CodecConfig
 from sottovoce.export.modules.codec import CodecDecoder
-from torch import Tensor, nn
 
 from .codec_encoder import SAMPLES_PER_CODE, CodeEncoder, CodeEncoderConfig
 from .spectral_loss import SpectralLoss

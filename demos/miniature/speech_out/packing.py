@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from sottovoce.export.config import CodecConfig, SpeechDecoderConfig
 from sottovoce.export.modules.codec import CodecDecoder
-from torch import Tensor, nn
 
 
 def write_codec(folder: Path, decoder: CodecDecoder) -> None:

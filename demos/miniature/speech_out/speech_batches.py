@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sottovoce.export.config import SpeechDecoderConfig
 from torch import Tensor
+
+from sottovoce.export.config import SpeechDecoderConfig
 
 from .spoken_codes import SpokenText
 from .training_state import batch_generator

@@ -1,25 +1,27 @@
 """Stage 3, second half: the speech decoder learns to say text in the codec's codes.
 
-Teacher forcing on the language model's frozen input embeddings, with some input codes replaced at random, and one
-hint that only training sees: after the last but one layer the decoder must know which phoneme it is speaking. That is
-what it has to find out from the text anyway, and knowing the answer it finds out from far fewer sentences.
+Teacher forcing on the language model's frozen input embeddings, with some input codes replaced at random, and two
+hints that only training sees: what the text part makes of a sentence must spell its phonemes (learned first, see
+:mod:`.pronunciation`), and after the last but one layer the code part must know which phoneme it is speaking. That is
+what they have to find out from the text anyway; knowing the answer they find out from far fewer sentences.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from sottovoce.export.config import SpeechDecoderConfig
-from sottovoce.export.modules.speech_decoder import SpeechDecoder
 from torch import Tensor, nn
 
+from sottovoce.export.config import SpeechDecoderConfig
+from sottovoce.export.modules.speech_decoder import SpeechDecoder
+
+from .pronunciation import SLOTS_A_TOKEN, PronunciationBatch, PronunciationCorpus, pronunciation_loss
 from .speech_batches import IGNORED, BatchRecipe, SpeechBatch, SpeechCorpus
-from .spoken_codes import SpokenText
 from .training_state import learning_rate, load_state, run_training
 
 MINIATURE_SPEECH_DECODER = SpeechDecoderConfig(
@@ -31,9 +33,12 @@ _EMBEDDING_SCALE = 0.25
 
 @dataclass(frozen=True)
 class SpeechDecoderTraining:
-    """Recipe of the speech decoder."""
+    """Recipe of the speech decoder; in the first ``text_only_steps`` of all steps only pronunciation is learned."""
 
-    steps: int = 5_000
+    steps: int = 7_000
+    text_only_steps: int = 1_500
+    pronunciation_batch: int = 64
+    pronunciation_weight: float = 0.1
     peak_learning_rate: float = 1.5e-3
     decay_share: float = 0.6
     weight_decay: float = 0.05
@@ -65,7 +70,9 @@ class SpeechDecoderTrainer:
         if codebook is not None:
             self._start_from(codebook)
         self.phoneme_head = nn.Linear(recipe.model.hidden_size, _PHONEMES)
-        self.parameters = [*self.model.parameters(), *self.phoneme_head.parameters()]
+        self.pronunciation_head = nn.Linear(recipe.model.hidden_size, SLOTS_A_TOKEN * _PHONEMES)
+        heads = [*self.phoneme_head.parameters(), *self.pronunciation_head.parameters()]
+        self.parameters = [*self.model.parameters(), *heads]
         decayed = [parameter for parameter in self.parameters if parameter.dim() == 2]
         plain = [parameter for parameter in self.parameters if parameter.dim() != 2]
         self.optimizer = torch.optim.AdamW(
@@ -76,21 +83,37 @@ class SpeechDecoderTrainer:
         self._middle: Tensor | None = None
         self.model.layers[-2].register_forward_hook(self._keep_middle)
 
-    def step(self, corpus: SpeechCorpus) -> dict[str, float]:
-        """One update on the corpus's batch of this step."""
+    def step(self, corpus: SpeechCorpus, pronunciation: PronunciationCorpus) -> dict[str, float]:
+        """One update on the two corpora's batches of this step."""
         recipe = self.recipe
-        rate = learning_rate(self.finished_steps, recipe.steps, recipe.peak_learning_rate, 200, recipe.decay_share)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._learning_rate()
         torch.manual_seed(recipe.seed * 1_000_003 + self.finished_steps)  # dropout's dice, the same after a resume
         self.model.train()
-        losses = self.losses(corpus.batch(self.finished_steps))
+        speech_step = self.finished_steps - recipe.text_only_steps
+        size = recipe.pronunciation_batch if speech_step < 0 else recipe.pronunciation_batch // 4
+        losses = {"pronunciation": self.pronunciation_loss(pronunciation.batch(self.finished_steps, size))}
+        total = losses["pronunciation"] * (recipe.pronunciation_weight if speech_step >= 0 else 1.0)
+        if speech_step >= 0:
+            losses |= self.losses(corpus.batch(speech_step))
+            total = total + losses["code"] + recipe.phoneme_weight * losses["phoneme"]
         self.optimizer.zero_grad()
-        (losses["code"] + recipe.phoneme_weight * losses["phoneme"]).backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, recipe.gradient_limit)
         self.optimizer.step()
         self.finished_steps += 1
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def pronunciation_loss(self, batch: PronunciationBatch) -> Tensor:
+        """How badly the text part spells the phonemes of a batch."""
+        return pronunciation_loss(self.pronunciation_logits(batch), batch)
+
+    def pronunciation_logits(self, batch: PronunciationBatch) -> Tensor:
+        """(B, L, slots · phonemes)."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.low_precision):
+            conditioned = self.model.condition(self.text_embeddings[batch.text_ids], batch.text_lengths)
+            logits: Tensor = self.pronunciation_head(conditioned)
+        return logits
 
     def losses(self, batch: SpeechBatch) -> dict[str, Tensor]:
         """Cross-entropies of codes (end included) and phonemes, and the share of codes guessed right."""
@@ -123,6 +146,7 @@ class SpeechDecoderTrainer:
             "recipe": json.dumps(asdict(self.recipe)),
             "model": self.model.state_dict(),
             "phoneme_head": self.phoneme_head.state_dict(),
+            "pronunciation_head": self.pronunciation_head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -130,8 +154,16 @@ class SpeechDecoderTrainer:
         """Go on from :meth:`state`."""
         self.model.load_state_dict(state["model"])
         self.phoneme_head.load_state_dict(state["phoneme_head"])
+        self.pronunciation_head.load_state_dict(state["pronunciation_head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.finished_steps = int(state["step"])
+
+    def _learning_rate(self) -> float:
+        """Warmed up twice: for the text part at the start, for the code part when speech begins."""
+        recipe, step = self.recipe, self.finished_steps
+        rate = learning_rate(step, recipe.steps, recipe.peak_learning_rate, 100, recipe.decay_share)
+        since_speech = step - recipe.text_only_steps
+        return rate * min(1.0, (since_speech + 1) / 200) if since_speech >= 0 else rate
 
     def _keep_middle(self, _layer: nn.Module, _inputs: Any, hidden: Tensor) -> None:
         self._middle = hidden
@@ -151,21 +183,19 @@ class SpeechDecoderTrainer:
 def train_speech_decoder(
     trainer: SpeechDecoderTrainer,
     training: SpeechCorpus,
-    held_out: Sequence[SpokenText],
-    tokenize: Callable[[str], Sequence[int]],
+    pronunciation: PronunciationCorpus,
+    held_out: SpeechCorpus,
     folder: Path,
 ) -> None:
     """Train to the recipe's last step, going on from ``folder/state.pt`` if it is there; ``held_out`` only measures."""
     saved = load_state(folder / "state.pt")
     if saved is not None:
         trainer.resume(saved)
-    clean = BatchRecipe(positions=trainer.recipe.batches.positions, wrong_codes=0.0, length_jitter=0.0)
-    unheard = SpeechCorpus(held_out, tokenize, trainer.recipe.model, clean)
-    unheard_batches = [unheard.batch(step) for step in range(unheard.batches_in_a_pass)]
+    unheard_batches = [held_out.batch(step) for step in range(held_out.batches_in_a_pass)]
 
     def step() -> dict[str, float]:
-        figures = trainer.step(training)
-        if trainer.finished_steps % trainer.recipe.report_every == 0:
+        figures = trainer.step(training, pronunciation)
+        if "code" in figures and trainer.finished_steps % trainer.recipe.report_every == 0:
             count = trainer.recipe.report_every  # the loop takes means over that many steps; this is measured once
             figures |= {f"unheard_{name}": value * count for name, value in trainer.evaluate(unheard_batches).items()}
         return figures
