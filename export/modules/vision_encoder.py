@@ -164,13 +164,8 @@ class VisionEncoder(nn.Module):
 
 
 def pixel_shuffle(hidden: Tensor) -> Tensor:
-    """Put each 2×2 block of patches side by side: (n, h·w, c) with h = w → (n, h·w / 4, 4c).
-
-    The order is the released model's: halves of the second axis first, then of the first, with the transposition in
-    between, so the four patches of a block are not in reading order.
-    """
+    """Put each 2×2 block of patches side by side: (n, h·w, c) with h = w → (n, h·w / 4, 4c), all in reading order."""
     n, patches, width = hidden.shape
-    side = round(patches**0.5)
-    grid = hidden.reshape(n, side, side // 2, 2 * width).permute(0, 2, 1, 3)
-    grid = grid.reshape(n, side // 2, side // 2, 4 * width).permute(0, 2, 1, 3)
-    return grid.reshape(n, patches // 4, 4 * width)
+    half = round(patches**0.5) // 2
+    blocks = hidden.reshape(n, half, 2, half, 2, width).transpose(2, 3)
+    return blocks.reshape(n, patches // 4, 4 * width)
