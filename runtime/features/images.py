@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ def read_image(source: ImageSource) -> Image.Image:
         InputError: missing, not a picture, damaged, or of more than a hundred million pixels.
     """
     if isinstance(source, Image.Image):
-        return _as_rgb(source, None)
+        with _decoding(None):
+            return _as_rgb(source, None)
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             found = f"a picture of shape {source.shape} and type {source.dtype}"
@@ -47,11 +49,16 @@ def _from_file(path: Path) -> Image.Image:
         raise InputError("there is no such picture", file=path, fix="give the path of a PNG, JPEG or WebP file")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise InputError(f"more than {MAX_FILE_BYTES >> 20} MB", file=path, fix="make the picture smaller")
+    with _decoding(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below Pillow's
+        with Image.open(path, formats=FORMATS) as picture:
+            return _as_rgb(picture, path)
+
+
+@contextmanager
+def _decoding(path: Path | None) -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below Pillow's
-            with Image.open(path, formats=FORMATS) as picture:
-                return _as_rgb(picture, path)
+        yield
     except UnidentifiedImageError as problem:
         raise InputError("this is not a picture", file=path, fix="give a PNG, JPEG or WebP file") from problem
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as problem:

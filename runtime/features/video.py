@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,10 +16,15 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MAX_FILE_BYTES = 4 << 30
-MAX_FRAMES = 1_000_000
+MAX_FRAMES = 500_000
 MAX_SIDE = 8192
 MAX_ASPECT = 32
 DEFAULT_FRAMES_PER_SECOND = 25.0
+OPEN_OPTIONS = {
+    # A playlist would make FFmpeg read other files, or the network: only formats that hold their own frames are read.
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,mjpeg,m4v,h264,hevc,wav,mp3,flac",
+}
 
 
 def frame_positions(frame_count: int, fps: float, front_end: VideoFrontEnd) -> list[int]:
@@ -40,7 +44,7 @@ def frame_positions(frame_count: int, fps: float, front_end: VideoFrontEnd) -> l
 
 
 def read_video(path: str | os.PathLike[str], front_end: VideoFrontEnd) -> list[Image.Image]:
-    """The frames of a clip that the model looks at, RGB, in order.
+    """The frames of a clip that the model looks at, RGB, in order (a clip's rotation tag is not applied).
 
     Raises:
         InputError: missing, not a video, damaged, or too large.
@@ -53,16 +57,16 @@ def read_video(path: str | os.PathLike[str], front_end: VideoFrontEnd) -> list[I
         raise InputError(f"more than {MAX_FILE_BYTES >> 30} GB", file=file, fix="cut the video")
     av = _import_av()
     try:
-        fps, count = _measure(av, file)
-        positions = frame_positions(count, fps, front_end)
-        wanted = set(positions)
-        found = {index: frame.to_image() for index, frame in enumerate(_frames(av, file)) if index in wanted}
+        frames_per_second, count = _measure(av, file)
+        positions = frame_positions(count, frames_per_second, front_end)
+        found = _decode(av, file, positions)
     except (av.error.FFmpegError, OSError, ValueError) as problem:
         fix = "give an MP4, WebM, MKV or AVI file"
         raise InputError(f"the video cannot be decoded: {problem}", file=file, fix=fix) from problem
     if not found:
         raise InputError("the video has no frames", file=file, fix="record it again")
-    return [found[position] for position in positions]
+    last = max(found)  # a clip that was cut off has packets that give no frame
+    return [found[min(position, last)] for position in positions]
 
 
 def _import_av() -> ModuleType:
@@ -76,20 +80,35 @@ def _import_av() -> ModuleType:
 
 
 def _measure(av: ModuleType, file: Path) -> tuple[float, int]:
-    """Frames a second and how many frames there really are (headers lie, so they are counted by decoding)."""
-    with av.open(str(file)) as container:
+    """Frames a second, and how many packets of frames there are: counted, since headers lie, but not decoded."""
+    with av.open(str(file.resolve()), options=OPEN_OPTIONS) as container:
         if not container.streams.video:
-            raise InputError("there is no picture track in this file", file=file, fix="give it with --audio if it is sound")
+            fix = "give it with --audio if it is sound"
+            raise InputError("there is no picture track in this file", file=file, fix=fix)
         rate = container.streams.video[0].average_rate
-    return float(rate) if rate else DEFAULT_FRAMES_PER_SECOND, sum(1 for _ in _frames(av, file))
+        count = sum(1 for packet in container.demux(video=0) if packet.size)
+    if count > MAX_FRAMES:
+        raise InputError(f"{count} frames, expected at most {MAX_FRAMES}", file=file, fix="cut the video")
+    return float(rate) if rate else DEFAULT_FRAMES_PER_SECOND, count
 
 
-def _frames(av: ModuleType, file: Path) -> Iterator[Any]:
-    with av.open(str(file)) as container:
-        for count, frame in enumerate(container.decode(video=0)):
-            width, height = frame.width, frame.height
-            if max(width, height) > MAX_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-                raise InputError(f"frames of {width}×{height}, expected at most {MAX_SIDE} a side", file=file)
-            if count >= MAX_FRAMES:
-                raise InputError(f"more than {MAX_FRAMES} frames", file=file, fix="cut the video")
-            yield frame
+def _decode(av: ModuleType, file: Path, positions: list[int]) -> dict[int, Image.Image]:
+    """The pictures at these positions; decoding ends behind the last one."""
+    found: dict[int, Image.Image] = {}
+    with av.open(str(file.resolve()), options=OPEN_OPTIONS) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        _check_size(stream.codec_context.width, stream.codec_context.height, file)
+        for index, frame in enumerate(container.decode(stream)):
+            _check_size(frame.width, frame.height, file)  # it may change on the way
+            if index in positions or index == 0:
+                found[index] = frame.to_image()
+            if index >= max(positions, default=0):
+                break
+    return found
+
+
+def _check_size(width: int, height: int, file: Path) -> None:
+    if max(width, height) > min(MAX_SIDE, MAX_ASPECT * min(width, height)):
+        limit = f"at most {MAX_SIDE} a side and {MAX_ASPECT} times as long as wide"
+        raise InputError(f"frames of {width}×{height}, expected {limit}", file=file, fix="scale the video")
