@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from sottovoce.export.dialects import Dialect
+from sottovoce.export.dialects import Dialect, Positions
+from sottovoce.export.graphs.contract import ELEMENT_TYPES, FLOAT_TYPES, Spelling, StageFiles, narrowed
 from sottovoce.export.graphs.external_data import ExternalDataWriter, Weights
-from sottovoce.export.graphs.graph_builder import ELEMENT_TYPES, GraphBuilder
-from sottovoce.runtime.manifest import DataType, GraphSpec, KVCacheSpec, Precision, TensorSpec
+from sottovoce.export.graphs.graph_builder import GraphBuilder
+from sottovoce.export.modules.llama_layer import Rotary
+from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec, TensorSpec
 
 TensorReader = Callable[[str], torch.Tensor]
 """Reads one tensor of a checkpoint by its name."""
@@ -52,16 +53,15 @@ class DecoderWeightNames:
 
 
 @dataclass(frozen=True)
-class DecoderFiles:
-    """The stage's name, the folder of graphs, and how the graph is spelled."""
+class DecoderPlan:
+    """Everything about a decoder but its weights."""
 
-    stage: str
-    folder: Path
+    shape: DecoderShape
+    names: DecoderWeightNames
     dialect: Dialect
-    precision: Precision
 
 
-def decoder_contract(shape: DecoderShape, files: DecoderFiles) -> GraphSpec:
+def decoder_contract(shape: DecoderShape, spelling: Spelling, files: StageFiles) -> GraphSpec:
     """Inputs and outputs of a decoder graph.
 
     | name | type | shape | meaning |
@@ -71,8 +71,10 @@ def decoder_contract(shape: DecoderShape, files: DecoderFiles) -> GraphSpec:
     | past_key_values.N.key, .value | graph's | (1, kv_heads, capacity, head) | cache of layer N |
     | logits | float32 | (1, vocabulary) | after the last of the positions |
     | present.N.key, .value | graph's | (1, kv_heads, capacity, head) | the cache with the positions appended |
+
+    What the buffers hold behind the appended positions is not seen, as long as it is finite and of a key's size.
     """
-    dtype: DataType = "float16" if files.precision == "fp16" else "float32"
+    dtype = FLOAT_TYPES[files.precision]
     buffer = (1, shape.num_kv_heads, "capacity", shape.head_size)
     kinds = [(layer, kind) for layer in range(shape.num_layers) for kind in ("key", "value")]
     past = [TensorSpec(f"past_{kind}.{n}", f"past_key_values.{n}.{kind}", dtype, buffer) for n, kind in kinds]
@@ -80,94 +82,79 @@ def decoder_contract(shape: DecoderShape, files: DecoderFiles) -> GraphSpec:
     embeddings = TensorSpec("embeddings", "embeddings", "float32", (1, "positions", shape.hidden_size))
     cache_length = TensorSpec("cache_length", "cache_length", "int64", (1,))
     logits = TensorSpec("logits", "logits", "float32", (1, shape.vocab_size))
-    return GraphSpec(
-        file=f"graphs/{files.stage}.onnx",
-        data=(f"graphs/{files.stage}.onnx.data",),
-        dialect=files.dialect.name,
-        opset=files.dialect.opset,
-        precision=files.precision,
-        inputs=(embeddings, cache_length, *past),
-        outputs=(logits, *present),
-        cache=KVCacheSpec(shape.num_layers, shape.num_kv_heads, shape.head_size, dtype, shape.context_length),
-    )
+    cache = KVCacheSpec(shape.num_layers, shape.num_kv_heads, shape.head_size, dtype, shape.context_length)
+    return files.spec(spelling, (embeddings, cache_length, *past), (logits, *present), cache)
 
 
-def build_decoder(shape: DecoderShape, names: DecoderWeightNames, read: TensorReader, files: DecoderFiles) -> GraphSpec:
-    """Write `graphs/STAGE.onnx` and its `.data`, and return the contract.
+def build_decoder(plan: DecoderPlan, read: TensorReader, files: StageFiles) -> GraphSpec:
+    """Write the graph and its weights, and return the contract.
 
     Raises:
-        SottovoceError: `read` refused a tensor.
+        SottovoceError: `read` refused a tensor, a weight is beyond float16, or the dialect is not there yet.
         OSError: the disk is full or not writable.
     """
-    contract = decoder_contract(shape, files)
-    graph_path = files.folder / f"{files.stage}.onnx"
-    with ExternalDataWriter(graph_path.with_name(f"{files.stage}.onnx.data")) as data:
-        graph = GraphBuilder(files.stage, files.dialect.opset, data)
+    spelling = Spelling(plan.dialect.name, plan.dialect.opset)
+    contract = decoder_contract(plan.shape, spelling, files)
+    with ExternalDataWriter(files.data) as data:
+        graph = GraphBuilder(files.stage, spelling.opset, data)
         for spec in contract.inputs:
             graph.add_input(spec)
         for spec in contract.outputs:
             graph.add_output(spec)
-        _DecoderGraph(graph, shape, names, read, files).build()
-        graph.save(graph_path)
+        _DecoderGraph(graph, plan, read, files).build()
+        graph.save(files.graph)
     return contract
 
 
 class _DecoderGraph:
     """Adds the nodes, layer by layer."""
 
-    def __init__(
-        self,
-        graph: GraphBuilder,
-        shape: DecoderShape,
-        names: DecoderWeightNames,
-        read: TensorReader,
-        files: DecoderFiles,
-    ) -> None:
+    def __init__(self, graph: GraphBuilder, plan: DecoderPlan, read: TensorReader, files: StageFiles) -> None:
         self._graph = graph
-        self._shape = shape
-        self._names = names
+        self._shape = plan.shape
+        self._names = plan.names
         self._read = read
-        self._spelling = files.dialect.spelling(graph)
-        self._dtype: DataType = "float16" if files.precision == "fp16" else "float32"
+        self._spelling = plan.dialect.spelling(graph, plan.shape.num_kv_heads)
+        self._dtype = files.dtype
 
     def build(self) -> None:
-        self._position_values()
+        positions = self._position_values()
         self._rotary_tables()
         hidden = "embeddings"
         for layer in range(self._shape.num_layers):
-            hidden = self._residual(f"layers.{layer}.attention", hidden, self._attention(layer, hidden))
+            hidden = self._residual(f"layers.{layer}.attention", hidden, self._attention(layer, hidden, positions))
             hidden = self._residual(f"layers.{layer}.mlp", hidden, self._mlp(layer, hidden))
         self._head(hidden)
 
-    def _position_values(self) -> None:
-        """position_ids (1, T) and mask (T, capacity), from the number of cached positions."""
+    def _position_values(self) -> Positions:
+        """The positions of this call and the mask (T, capacity), from the number of cached positions."""
         graph = self._graph
-        length = graph.op("Shape", "embeddings", start=1, end=2, output="positions.length")
-        length = graph.op("Squeeze", length, output="positions.count")
+        count = graph.op("Shape", "embeddings", start=1, end=2, output="positions.count")
+        length = graph.op("Squeeze", count, output="positions.length")
         rows = graph.op("Range", graph.constant(0), length, graph.constant(1), output="positions.rows")
-        positions = graph.op("Add", rows, "cache_length", output="positions.ids")
-        graph.op("Unsqueeze", positions, graph.constant([0]), output="position_ids")
+        ids = graph.op("Add", rows, "cache_length", output="positions.ids")
+        graph.op("Unsqueeze", ids, graph.constant([0]), output="position_ids")
 
         capacity = graph.op("Shape", "past_key_values.0.key", start=2, end=3, output="cache.capacity_shape")
         capacity = graph.op("Squeeze", capacity, output="cache.capacity")
         columns = graph.op("Range", graph.constant(0), capacity, graph.constant(1), output="cache.columns")
-        last_seen = graph.op("Unsqueeze", positions, graph.constant([1]), output="mask.own_position")
+        last_seen = graph.op("Unsqueeze", ids, graph.constant([1]), output="mask.own_position")
         if self._shape.prefix_attention:
-            last_seen = graph.op("ReduceMax", last_seen, graph.constant([0]), keepdims=1, output="mask.last_position")
-            shape = graph.op("Unsqueeze", length, graph.constant([0]), output="mask.row_count")
-            shape = graph.op("Concat", shape, graph.constant([1]), axis=0, output="mask.row_shape")
-            last_seen = graph.op("Expand", last_seen, shape, output="mask.last_seen")
+            last = graph.op("ReduceMax", last_seen, graph.constant([0]), keepdims=1, output="mask.last_position")
+            rows_by_one = graph.op("Concat", count, graph.constant([1]), axis=0, output="mask.rows_by_one")
+            last_seen = graph.op("Expand", last, rows_by_one, output="mask.last_seen")
         graph.op("LessOrEqual", columns, last_seen, output="mask")
+        return Positions(first="cache_length", count=count, ids=ids)
 
     def _rotary_tables(self) -> None:
-        """Cosines and sines (context, head/2), in the arithmetic the model was trained with: float32 throughout."""
-        half = torch.arange(0, self._shape.head_size, 2, dtype=torch.float32) / self._shape.head_size
-        frequencies = 1.0 / (self._shape.rope_theta**half)
-        angles = torch.arange(self._shape.context_length, dtype=torch.float32)[:, None] * frequencies
-        self._graph.weight("rotary.cos", self._float(angles.cos()))
-        self._graph.weight("rotary.sin", self._float(angles.sin()))
+        """Cosines and sines (context, head/2), by the arithmetic of the PyTorch stage."""
+        positions = torch.arange(self._shape.context_length)[None]
+        rotary = Rotary.at(positions, self._shape.head_size, self._shape.rope_theta, torch.float32)
+        half = self._shape.head_size // 2  # the tables' second half repeats the first
+        self._graph.weight("rotary.cos", self._float("rotary.cos", rotary.cos[0, 0, :, :half]))
+        self._graph.weight("rotary.sin", self._float("rotary.sin", rotary.sin[0, 0, :, :half]))
 
-    def _attention(self, layer: int, hidden: str) -> str:
+    def _attention(self, layer: int, hidden: str, positions: Positions) -> str:
         name = f"layers.{layer}.self_attn"
         shape, graph, spelling = self._shape, self._graph, self._spelling
         normed = self._norm(f"layers.{layer}.input_layernorm", f"{self._layer(layer)}.input_layernorm", hidden)
@@ -177,10 +164,9 @@ class _DecoderGraph:
         value = self._heads(f"{name}.v_proj", self._linear(layer, "self_attn.v_proj", normed, bias), shape.num_kv_heads)
         query = spelling.rotary(query, "rotary.cos", "rotary.sin", "position_ids", output=f"{name}.query")
         key = spelling.rotary(key, "rotary.cos", "rotary.sin", "position_ids", output=f"{name}.key")
-        keys = spelling.write_cache(f"past_key_values.{layer}.key", key, "cache_length", output=f"present.{layer}.key")
-        values = spelling.write_cache(
-            f"past_key_values.{layer}.value", value, "cache_length", output=f"present.{layer}.value"
-        )
+        past = f"past_key_values.{layer}"
+        keys = spelling.write_cache(f"{past}.key", key, positions, output=f"present.{layer}.key")
+        values = spelling.write_cache(f"{past}.value", value, positions, output=f"present.{layer}.value")
         context = spelling.attention(query, keys, values, "mask", output=f"{name}.context")
         context = graph.op("Transpose", context, perm=[0, 2, 1, 3], output=f"{name}.context_by_position")
         merged = graph.constant([1, -1, shape.num_heads * shape.head_size])
@@ -210,13 +196,13 @@ class _DecoderGraph:
         last = self._graph.op("Gather", hidden, self._graph.constant(-1), axis=1, output="last_position")
         normed = self._norm("norm", self._names.norm, last)
         self._graph.weight("head.weight", self._matrix(f"{self._names.head}.weight"))
-        logits = "head.logits" if self._dtype == "float16" or self._shape.head_bias else "logits"
+        logits = "head.logits" if self._dtype == torch.float16 or self._shape.head_bias else "logits"
         logits = self._graph.op("MatMul", normed, "head.weight", output=logits)
         if self._shape.head_bias:
-            self._graph.weight("head.bias", self._float(self._read(f"{self._names.head}.bias")))
-            biased = "head.biased" if self._dtype == "float16" else "logits"
+            self._graph.weight("head.bias", self._vector(f"{self._names.head}.bias"))
+            biased = "head.biased" if self._dtype == torch.float16 else "logits"
             logits = self._graph.op("Add", logits, "head.bias", output=biased)
-        if self._dtype == "float16":
+        if self._dtype == torch.float16:
             self._graph.op("Cast", logits, to=ELEMENT_TYPES["float32"], output="logits")
 
     def _norm(self, name: str, checkpoint_name: str, hidden: str) -> str:
@@ -232,26 +218,28 @@ class _DecoderGraph:
         projected = self._graph.op("MatMul", hidden, weight, output=f"{name}.projected")
         if not bias:
             return projected
-        self._graph.weight(f"{name}.bias", self._float(self._read(f"{checkpoint_name}.bias")))
+        self._graph.weight(f"{name}.bias", self._vector(f"{checkpoint_name}.bias"))
         return self._graph.op("Add", projected, f"{name}.bias", output=f"{name}.biased")
 
     def _residual(self, name: str, hidden: str, update: str) -> str:
-        if self._dtype == "float16":
+        if self._dtype == torch.float16:
             update = self._graph.op("Cast", update, to=ELEMENT_TYPES["float32"], output=f"{name}.update")
         return self._graph.op("Add", hidden, update, output=f"{name}.residual")
 
     def _narrow(self, name: str, values: str) -> str:
-        if self._dtype == "float32":
+        if self._dtype == torch.float32:
             return values
         return self._graph.op("Cast", values, to=ELEMENT_TYPES["float16"], output=f"{name}.narrowed")
 
     def _layer(self, layer: int) -> str:
         return f"{self._names.layers}.{layer}"
 
+    def _vector(self, name: str) -> Weights:
+        return self._float(name, self._read(name))
+
     def _matrix(self, name: str) -> Weights:
         """A linear layer's matrix as MatMul takes it, (in, out): no engine has to transpose it when it loads."""
-        return self._float(self._read(name).T)
+        return self._float(name, self._read(name).T)
 
-    def _float(self, values: torch.Tensor) -> Weights:
-        dtype = torch.float16 if self._dtype == "float16" else torch.float32
-        return np.asarray(values.to(dtype).contiguous().numpy())
+    def _float(self, name: str, values: torch.Tensor) -> Weights:
+        return np.asarray(narrowed(name, values, self._dtype).contiguous().numpy())

@@ -10,16 +10,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from sottovoce.export.graphs.contract import value_info
 from sottovoce.export.graphs.external_data import ExternalDataWriter, Weights
-from sottovoce.runtime.manifest import DataType, TensorSpec
+from sottovoce.runtime.manifest import TensorSpec
 
-ELEMENT_TYPES: dict[DataType, int] = {
-    "float32": onnx.TensorProto.FLOAT,
-    "float16": onnx.TensorProto.FLOAT16,
-    "int64": onnx.TensorProto.INT64,
-    "int32": onnx.TensorProto.INT32,
-    "bool": onnx.TensorProto.BOOL,
-}
 IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11, 24: 12}
 """The lowest file format that each opset may be stored in: the most engines read it."""
 
@@ -63,12 +57,11 @@ class GraphBuilder:
         self._initializers[self._claim(name)] = self._data.append(name, values)
         return name
 
-    def constant(self, values: int | Sequence[int]) -> str:
-        """A small int64 constant inside the graph; equal ones are stored once."""
+    def constant(self, values: int | Sequence[Any]) -> str:
+        """A small int64 constant inside the graph, of any shape; equal ones are stored once."""
         array = np.asarray(values, dtype=np.int64)
-        name = (
-            "constant." + ("scalar." if array.ndim == 0 else "") + "_".join(str(value) for value in array.reshape(-1))
-        )
+        shape = "x".join(str(size) for size in array.shape) or "scalar"
+        name = f"constant.{shape}." + "_".join(str(value) for value in array.reshape(-1))
         if name not in self._initializers:
             self._initializers[self._claim(name)] = onnx.numpy_helper.from_array(array, name)
         return name
@@ -91,8 +84,3 @@ class GraphBuilder:
             raise ValueError(f"the value {name!r} is defined twice in graph {self._name!r}")
         self._names.add(name)
         return name
-
-
-def value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
-    """The ONNX declaration of a contract's tensor."""
-    return helper.make_tensor_value_info(spec.name, ELEMENT_TYPES[spec.dtype], list(spec.shape))
