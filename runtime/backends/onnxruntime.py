@@ -117,7 +117,7 @@ class OnnxRuntimeSession:
             if ours != theirs:
                 differing = sorted(set(ours) ^ set(theirs))
                 raise BackendError(
-                    f"stage {self._stage!r}: the graph's {what} are not those of the manifest; they differ in {differing}",
+                    f"stage {self._stage!r}: the graph's {what} and the manifest's differ in {differing}",
                     file=self._path,
                     fix="export the checkpoint again",
                 )

@@ -1,0 +1,158 @@
+"""The door to everything: open a bundle, converse, speak."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+
+import numpy as np
+
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.conversation import Conversation, ConversationOptions
+from sottovoce.runtime.errors import InputError
+from sottovoce.runtime.manifest import StageName
+from sottovoce.runtime.model import Model
+from sottovoce.runtime.profile import Stopwatch
+from sottovoce.runtime.progress import Progress
+from sottovoce.runtime.reply import AudioChunk, ReplyDone
+from sottovoce.runtime.sampling import Sampler, SamplingOptions
+from sottovoce.runtime.speech_output import open_speech_output
+from sottovoce.runtime.speech_text import SpeechPieces
+from sottovoce.runtime.tensor_dump import TensorDump
+
+
+class Assistant:
+    """A bundle that can be talked with; use it as a context manager, or `close` it.
+
+    Args:
+        model: the bundle's stages.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        backend: str = "auto",
+        *,
+        threads: int | None = None,
+        verify_hashes: bool = True,
+        progress: Progress | None = None,
+    ) -> Assistant:
+        """Check a bundle and make it ready; its graphs are loaded when they are first used.
+
+        Args:
+            path: the folder that `sottovoce export` wrote.
+            backend: the inference engine: "auto" or "onnxruntime".
+            threads: CPU cores to use; None for all that this process may use.
+            verify_hashes: compare every file's SHA-256 (about a second per gigabyte).
+            progress: told of the checking.
+
+        Raises:
+            BundleError: not a bundle, of another version, or damaged.
+            BackendError: there is no such backend.
+        """
+        return cls(Model(Bundle.open(path, verify_hashes=verify_hashes, progress=progress), backend, threads))
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle's manifest and files."""
+        return self._model.bundle
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of all speech that is given out."""
+        return self._model.manifest.speech.sample_rate
+
+    def conversation(  # noqa: PLR0913  # the public interface: each option by its name
+        self,
+        system: str | None = None,
+        *,
+        greedy: bool = False,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
+        max_new_tokens: int | None = None,
+        speech: bool = True,
+        dump: TensorDump | None = None,
+    ) -> Conversation:
+        """Begin a conversation. What is None is as the bundle says.
+
+        Args:
+            system: who the assistant is and how it should answer.
+            greedy: always the most likely token and code, without a repetition penalty unless one is given.
+            seed: the same seed and the same questions give the same replies.
+            temperature: above 1 wilder, below 1 tamer; 0 is greedy.
+            top_k: pick among so many most likely tokens (0: all).
+            top_p: pick among the most likely tokens that reach this probability.
+            repetition_penalty: above 1, tokens already used in the reply become less likely.
+            max_new_tokens: a reply ends after so many.
+            speech: False for text alone.
+            dump: collects the stages' tensors.
+
+        Raises:
+            InputError: a value outside its range.
+            BackendError: the language model cannot be loaded.
+        """
+        generation = self._model.manifest.generation
+        own_penalty = 1.0 if greedy else generation.repetition_penalty
+        sampling = SamplingOptions(
+            greedy=greedy,
+            temperature=generation.temperature if temperature is None else temperature,
+            top_k=generation.top_k if top_k is None else top_k,
+            top_p=generation.top_p if top_p is None else top_p,
+            repetition_penalty=own_penalty if repetition_penalty is None else repetition_penalty,
+        )
+        limit = generation.max_new_tokens if max_new_tokens is None else max_new_tokens
+        if limit < 1:
+            raise InputError(f"max_new_tokens is {limit}", fix="choose 1 or more")
+        options = ConversationOptions(system, sampling, self._speech_sampling(greedy), seed, limit, speech, dump)
+        return Conversation(self._model, options)
+
+    def say(
+        self, text: str, *, greedy: bool = False, seed: int | None = None, dump: TensorDump | None = None
+    ) -> Iterator[AudioChunk | ReplyDone]:
+        """Speak a text, piece after piece; the last event is `ReplyDone("stop", …)`.
+
+        Raises:
+            InputError: there is nothing in the text that can be spoken.
+        """
+        pieces = SpeechPieces(self._model.manifest.speech, self._model.manifest.prompt.states)
+        spoken = [*pieces.append(text), *pieces.finish()]
+        if not spoken:
+            raise InputError(f"nothing in this text can be spoken: {text[:40]!r}", fix="give some words")
+        sampler = Sampler(self._speech_sampling(greedy), np.random.SeedSequence(seed).spawn(2)[1])
+        return self._say([piece.text for piece in spoken], text, sampler, dump)
+
+    def widened_stages(self) -> dict[StageName, bool]:
+        """For each stage whether its float16 weights are computed in float32 here; loads all stages."""
+        return self._model.widened_stages()
+
+    def close(self) -> None:
+        """Release the engines' memory; conversations of this assistant end with it."""
+        self._model.close()
+
+    def __enter__(self) -> Assistant:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.close()
+
+    def _speech_sampling(self, greedy: bool) -> SamplingOptions:
+        return SamplingOptions(greedy=greedy, top_k=self._model.manifest.speech.top_k)
+
+    def _say(
+        self, pieces: list[str], text: str, sampler: Sampler, dump: TensorDump | None
+    ) -> Iterator[AudioChunk | ReplyDone]:
+        stopwatch = Stopwatch()
+        output = open_speech_output(self._model, sampler, stopwatch, dump)
+        for piece in pieces:
+            for samples in output.say(piece):
+                stopwatch.mark("first_audio")
+                yield AudioChunk(samples, epoch=0)
+        yield ReplyDone("stop", stopwatch.milliseconds(), text)

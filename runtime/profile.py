@@ -1,0 +1,55 @@
+"""Where the milliseconds went, and how much memory it took."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+PROCESS_STATUS = Path("/proc/self/status")
+
+
+class Stopwatch:
+    """Times of one reply, in milliseconds: spans add up, moments count from the start.
+
+    Spans (`audio_encoder`, `prefill`, …) say how long a stage worked in all; moments (`first_token`, `first_audio`)
+    say how long the listener waited.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time of a `with` block to the span `name`."""
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = 1000 * (time.perf_counter() - before)
+            self._milliseconds[name] = self._milliseconds.get(name, 0.0) + spent
+
+    def mark(self, name: str) -> None:
+        """Note the moment `name`, if it is its first time."""
+        self._milliseconds.setdefault(name, 1000 * (time.perf_counter() - self._started))
+
+    def milliseconds(self) -> Mapping[str, float]:
+        """All spans and moments so far, and `total` since the start."""
+        return {**self._milliseconds, "total": 1000 * (time.perf_counter() - self._started)}
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process ever had resident, in MB (10⁶ bytes); mapped files count while they are resident."""
+    try:
+        for line in PROCESS_STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except (OSError, UnicodeDecodeError):
+        pass  # not Linux: ask the older interface, whose unit differs
+    import resource  # there is none on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
