@@ -18,12 +18,12 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class UserContent:
-    """What one user turn is made of, in the order the model expects: pictures, a recording, text.
+    """What one user turn is made of, in the order the model expects: pictures, text, a recording.
 
     Args:
         tiles: tiles or frames, each one place in the prompt.
         audio: whether there is a recording.
-        text: typed text; it follows the recording if there is one.
+        text: typed text; a recording follows it.
     """
 
     tiles: int = 0
@@ -33,7 +33,7 @@ class UserContent:
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """Ids of each part of a conversation; concatenated they are the prompt, so a KV cache can go on from turn to turn."""
+    """Ids of each part of a conversation: one behind the other they are the prompt, so a KV cache can go on."""
 
     tokenizer: Tokenizer
     spec: PromptSpec
@@ -47,13 +47,13 @@ class PromptBuilder:
 
         Text is tokenized in one piece from one placeholder to the next, as the model was trained.
         """
-        if not content.tiles:
-            ids = self._opening("user", "" if content.audio else content.text)
+        if content.tiles:
+            ids = [*self._opening("user", ""), *[IMAGE_ID] * content.tiles]
+            ids += self.tokenizer.encode_plain("\n" + content.text)
         else:
-            after = "\n" if content.audio else "\n" + content.text
-            ids = [*self._opening("user", ""), *[IMAGE_ID] * content.tiles, *self.tokenizer.encode_plain(after)]
+            ids = self._opening("user", content.text)
         if content.audio:
-            ids += [AUDIO_ID, *self.tokenizer.encode_plain(content.text)]
+            ids.append(AUDIO_ID)
         return ids + self._end_of_turn() + self._opening("assistant", "")
 
     def after_reply(self) -> list[int]:
