@@ -1,7 +1,7 @@
 """A set of conversations with the replies they should get: `set.jsonl` in a folder, beside its recordings and pictures.
 
-One JSON object a line: `task`, `reply`, `state`, and any of `text`, `audio`, `images`, `video`, `history`, `voice`. Paths are
-relative to the folder and stay inside it.
+One JSON object a line: `task`, `reply`, `state`, and any of `text`, `audio`, `images`, `video`, `history`, `voice`.
+Paths are relative to the folder and stay inside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_ITEMS = 1_000_000
 
 Measure = Literal["exact", "word_error_rate", "ignored"]
-"""exact: every character of the reply; word_error_rate: edits a word of it; ignored: the model said it was not meant."""
+"""exact: every character of the reply; word_error_rate: edits a word; ignored: the model said it was not meant."""
 
 TASKS: dict[str, Measure] = {
     "spoken_question": "exact",
@@ -72,7 +72,9 @@ def read_evaluation_set(folder: Path) -> list[EvaluationItem]:
     """
     listing = folder / SET_FILE
     if not listing.is_file():
-        raise InputError(f"there is no {SET_FILE} in this folder", file=folder, fix="give a folder made by `data --held-out`")
+        raise InputError(
+            f"there is no {SET_FILE} in this folder", file=folder, fix="give a folder made by `data --held-out`"
+        )
     items: list[EvaluationItem] = []
     with listing.open("rb") as lines:
         while line := lines.readline(MAX_LINE_BYTES + 1):

@@ -67,7 +67,13 @@ class Scores:
             "questions_ignored": self.questions_ignored,
             "tasks": {score.task: write_record(score) for score in self.tasks},
             "misses": [
-                {"task": m.item.task, "expected": m.item.reply, "reply": m.reply, "state": m.state, "audio": m.item.audio}
+                {
+                    "task": m.item.task,
+                    "expected": m.item.reply,
+                    "reply": m.reply,
+                    "state": m.state,
+                    "audio": m.item.audio,
+                }
                 for m in self.misses
             ],
         }
@@ -127,6 +133,12 @@ def word_edits(expected: Sequence[str], found: Sequence[str]) -> int:
 def table_rows(scores: Iterable[TaskScore]) -> list[list[str]]:
     """The table's cells: task, measure, count, value and interval in per cent."""
     return [
-        [s.task, s.measure.replace("_", " "), str(s.count), f"{100 * s.value:.1f} %", f"{100 * s.low:.1f} to {100 * s.high:.1f}"]
+        [
+            s.task,
+            s.measure.replace("_", " "),
+            str(s.count),
+            f"{100 * s.value:.1f} %",
+            f"{100 * s.low:.1f} to {100 * s.high:.1f}",
+        ]
         for s in scores
     ]

@@ -31,7 +31,9 @@ PRECISIONS = get_args(Precision)
 )
 @click.option("--force", is_flag=True, help="Replace the bundle if there is one.")
 @click.option("--context-length", type=click.IntRange(64), help="Tokens a conversation may have; default: the model's.")
-@click.option("--ignore-config-key", "ignored", multiple=True, metavar="KEY", help="Accept this unknown key of config.json.")
+@click.option(
+    "--ignore-config-key", "ignored", multiple=True, metavar="KEY", help="Accept this unknown key of config.json."
+)
 @common
 def export_command(checkpoint: str, bundle: Path, as_json: bool, debug: bool, **options: Any) -> None:
     """Turn CHECKPOINT (a folder or a Hugging Face id) into a bundle of ONNX graphs."""
@@ -49,7 +51,12 @@ def export_command(checkpoint: str, bundle: Path, as_json: bool, debug: bool, **
         report = export(checkpoint, bundle, settings, progress)
     seconds = time.perf_counter() - started
     rows = [[stage.stage, stage.dialect, stage.precision, f"{stage.bytes / 1e6:.1f} MB"] for stage in report.stages]
-    console.table(f"{bundle}: {report.bytes / 1e6:.1f} MB in {seconds:.1f} s", ["graph", "dialect", "precision", "weights"], rows, [3])
+    console.table(
+        f"{bundle}: {report.bytes / 1e6:.1f} MB in {seconds:.1f} s",
+        ["graph", "dialect", "precision", "weights"],
+        rows,
+        [3],
+    )
     for note in report.notes:
         console.warn(f"note: {note}")
     console.result({"bundle": str(bundle), "seconds": round(seconds, 2), **report.as_json()})
@@ -69,7 +76,9 @@ def parse_precision(text: str | None) -> Precision | dict[str, Precision] | None
     for part in text.split(","):
         stage, _, precision = part.strip().partition("=")
         if stage not in STAGES:
-            raise SottovoceError(f"--precision names an unknown stage {stage!r}", fix=f"use one of: {', '.join(STAGES)}")
+            raise SottovoceError(
+                f"--precision names an unknown stage {stage!r}", fix=f"use one of: {', '.join(STAGES)}"
+            )
         chosen[stage] = _precision(precision)
     return chosen
 
@@ -86,9 +95,13 @@ def _precision(text: str) -> Precision:
 @click.option("--checkpoint", required=True, help="What the bundle was made from (a folder or a Hugging Face id).")
 @click.option("--audio", type=FILE, help="A recording to verify with; default: a synthetic one.")
 @click.option("--image", type=FILE, help="A picture to verify with; default: a synthetic one.")
-@click.option("--text", default="What is the time?", show_default=True, help="The text of the prompt and of the speech.")
+@click.option(
+    "--text", default="What is the time?", show_default=True, help="The text of the prompt and of the speech."
+)
 @click.option("--steps", type=click.IntRange(1, 512), default=24, show_default=True, help="Greedy tokens to compare.")
-@click.option("--ignore-config-key", "ignored", multiple=True, metavar="KEY", help="Accept this unknown key of config.json.")
+@click.option(
+    "--ignore-config-key", "ignored", multiple=True, metavar="KEY", help="Accept this unknown key of config.json."
+)
 @common
 def verify_command(bundle: Path, checkpoint: str, as_json: bool, debug: bool, **options: Any) -> int:
     """Compare the bundle with PyTorch, stage by stage; exit code 1 where they differ."""

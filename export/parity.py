@@ -113,7 +113,9 @@ def compare_tensor(tensor: str, reference: FloatArray, found: FloatArray, bar: P
     error = float(np.abs(wide - other).max(initial=0.0))
     cosine = _cosine(wide, other)
     allowed = _allowed(tensor, wide, bar)
-    return TensorParity(tensor, shape, error, cosine, allowed, (allowed is None or error <= allowed) and cosine >= bar.cosine)
+    return TensorParity(
+        tensor, shape, error, cosine, allowed, (allowed is None or error <= allowed) and cosine >= bar.cosine
+    )
 
 
 def compare_tokens(reference_logits: FloatArray, found_logits: FloatArray, bar: ParityBar) -> TokenParity:

@@ -75,45 +75,45 @@ def application() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (`sys.exit` it)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    as_json = "--json" in given
+    debug, as_json = "--debug" in given, "--json" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
         outcome = application.main(args=given, prog_name="sottovoce", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as problem:
-        problem.show()
-        return EXIT_USAGE
-    except click.ClickException as problem:
-        _show(SottovoceError(problem.format_message()), as_json, usage=_usage_of(problem))
-        return EXIT_USAGE
-    except (KeyboardInterrupt, click.Abort):
-        _show(SottovoceError("interrupted"), as_json)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (`| head`): not our failure, and nothing more can be said on that pipe.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except SottovoceError as problem:
+    except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001  # users never see a traceback
         if debug:
             traceback.print_exc()
-        _show(problem, as_json)
-        return EXIT_FAILED
-    except OSError as problem:
-        if debug:
-            traceback.print_exc()
-        _show(_operating_system_error(problem), as_json)
-        return EXIT_FAILED
-    except Exception as problem:  # noqa: BLE001  # the last line of defence: users never see a traceback
-        if debug:
-            traceback.print_exc()
-        unexpected = f"unexpected {type(problem).__name__}: {problem}"
-        _show(SottovoceError(unexpected, fix="run again with --debug and report what it shows"), as_json)
-        return EXIT_FAILED
+        return _report(problem, as_json)
     return outcome if isinstance(outcome, int) else 0
 
 
-def _usage_of(problem: click.ClickException) -> str | None:
+def _report(problem: BaseException, as_json: bool) -> int:
+    """Say what went wrong; returns the exit code."""
+    match problem:
+        case click.exceptions.NoArgsIsHelpError():
+            problem.show()
+            return EXIT_USAGE
+        case BrokenPipeError():
+            # The reader went away (`| head`): not our failure, and nothing more can be said on that pipe.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_FAILED
+        case click.ClickException():
+            error, code = SottovoceError(problem.format_message()), EXIT_USAGE
+        case KeyboardInterrupt() | click.Abort():
+            error, code = SottovoceError("interrupted"), EXIT_INTERRUPTED
+        case SottovoceError():
+            error, code = problem, EXIT_FAILED
+        case OSError():
+            error, code = _operating_system_error(problem), EXIT_FAILED
+        case _:
+            message = f"unexpected {type(problem).__name__}: {problem}"
+            error = SottovoceError(message, fix="run again with --debug and report what it shows")
+            code = EXIT_FAILED
+    _show(error, as_json, usage=_usage_of(problem))
+    return code
+
+
+def _usage_of(problem: BaseException) -> str | None:
     context = getattr(problem, "ctx", None)
     return context.get_usage() if context is not None else None
 
@@ -130,5 +130,3 @@ def _show(problem: SottovoceError, as_json: bool, usage: str | None = None) -> N
     if usage:
         print(usage, file=sys.stderr)
     print(f"error: {problem}", file=sys.stderr)
-
-

@@ -44,7 +44,9 @@ class Console:
         """A line on standard error."""
         self._err.print(Text(text, style="yellow"))
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+    ) -> None:
         """An aligned table; `right` holds the indices of right-aligned (number) columns."""
         table = Table(title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
         for index, column in enumerate(columns):

@@ -12,7 +12,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path)
 BUNDLE = click.argument("bundle", type=FILE)
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, all else on standard error.")
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on standard output, all else on standard error."
+)
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 BACKEND = click.option("--backend", default="auto", show_default=True, help="Inference engine: auto or onnxruntime.")
 DUMP = click.option("--dump-tensors", type=FILE, metavar="F.npz", help="Write the stages' tensors, for comparing.")
@@ -21,8 +23,12 @@ SAMPLING = (
     click.option("--greedy", is_flag=True, help="Always the most likely token."),
     click.option("--temperature", type=click.FloatRange(0.0, 10.0), help="Sharper below 1, wilder above; 0 is greedy."),
     click.option("--top-k", type=click.IntRange(1), help="Sample among the k most likely tokens."),
-    click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), help="Sample among tokens of this much probability."),
-    click.option("--repetition-penalty", type=click.FloatRange(0.1, 10.0), help="Above 1, used tokens become less likely."),
+    click.option(
+        "--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), help="Sample among tokens of this much probability."
+    ),
+    click.option(
+        "--repetition-penalty", type=click.FloatRange(0.1, 10.0), help="Above 1, used tokens become less likely."
+    ),
     click.option("--seed", type=click.IntRange(0), help="The same seed, the same reply."),
     click.option("--max-new-tokens", type=click.IntRange(1), help="End the reply after so many tokens."),
 )

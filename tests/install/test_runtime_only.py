@@ -1,4 +1,4 @@
-"""The runtime alone, as a device gets it: a wheel with no extras, in an environment of its own, answering through a bundle."""
+"""The runtime alone, as a device gets it: a wheel with no extras in an environment of its own, answering."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed_megabytes(environment: Path) -> float:
     """Bytes on disk of the environment's packages, without pip itself."""
     [packages] = environment.glob("lib/python*/site-packages")
-    files = (f for f in packages.rglob("*") if f.is_file() and f.relative_to(packages).parts[0] not in ("pip", "setuptools"))
+    files = (
+        f for f in packages.rglob("*") if f.is_file() and f.relative_to(packages).parts[0] not in ("pip", "setuptools")
+    )
     return sum(f.stat().st_size for f in files) / 1e6
 
 

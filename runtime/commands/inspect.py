@@ -1,0 +1,81 @@
+"""`sottovoce inspect`: what is in a bundle, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sottovoce.runtime.assistant import Assistant
+from sottovoce.runtime.commands.options import BACKEND, BUNDLE, common
+from sottovoce.runtime.console import Console
+from sottovoce.runtime.manifest import STAGES, BundleManifest, GraphSpec, TensorSpec
+from sottovoce.runtime.records import write_record
+
+
+@click.command("inspect")
+@BUNDLE
+@BACKEND
+@common
+def inspect_command(bundle: Path, backend: str, as_json: bool, debug: bool) -> None:
+    """Show what BUNDLE holds: graphs and their tensors, caches, settings, where it came from."""
+    del debug
+    console = Console(as_json)
+    with console.progress() as progress, Assistant.open(bundle, backend, progress=progress) as assistant:
+        manifest = assistant.bundle.manifest
+        widened = assistant.widened_stages()
+    _show_graphs(console, manifest, widened)
+    _show_tensors(console, manifest)
+    _show_settings(console, manifest)
+    value: dict[str, Any] = write_record(manifest)
+    value["runs_as"] = {stage: _runs_as(manifest.graphs[stage], widened[stage]) for stage in STAGES}
+    console.result(value)
+
+
+def _runs_as(spec: GraphSpec, widened: bool) -> str:
+    return "fp32" if widened else spec.precision
+
+
+def _show_graphs(console: Console, manifest: BundleManifest, widened: dict[Any, bool]) -> None:
+    rows = []
+    for stage in STAGES:
+        spec = manifest.graphs[stage]
+        size = sum(manifest.files[name].bytes for name in (spec.file, *spec.data))
+        here = f"{_runs_as(spec, widened[stage])} (widened: no fp16 kernels here)" if widened[stage] else spec.precision
+        rows.append([stage, f"{spec.dialect}, opset {spec.opset}", spec.precision, here, f"{size / 1e6:.1f} MB"])
+    console.table("graphs", ["stage", "dialect", "stored", "runs as", "size"], rows, [4])
+
+
+def _show_tensors(console: Console, manifest: BundleManifest) -> None:
+    rows = []
+    for stage in STAGES:
+        spec = manifest.graphs[stage]
+        for direction, tensors in (("in", spec.inputs), ("out", spec.outputs)):
+            rows += [[stage, direction, *_cells(t)] for t in tensors if not t.role.startswith(("past_", "present_"))]
+        if spec.cache:
+            cache = spec.cache
+            shape = f"{cache.layers} layers × 2 × (1, {cache.kv_heads}, capacity, {cache.head_size})"
+            rows.append([stage, "cache", f"up to {cache.max_length} positions", cache.dtype, shape])
+    console.table("\ntensors", ["stage", "", "name", "type", "shape"], rows)
+
+
+def _cells(tensor: TensorSpec) -> list[str]:
+    return [tensor.name, tensor.dtype, f"({', '.join(map(str, tensor.shape))})"]
+
+
+def _show_settings(console: Console, manifest: BundleManifest) -> None:
+    audio, image, speech, generation = manifest.audio, manifest.image, manifest.speech, manifest.generation
+    origin = manifest.provenance
+    rows = [
+        ["hears", f"{audio.sample_rate} Hz, {audio.mel_bins} mel bins, up to {audio.max_seconds:.0f} s a turn"],
+        ["sees", f"{image.image_size}² tiles, up to {image.max_tiles}, {image.tokens_per_tile} tokens each"],
+        ["speaks", f"{speech.sample_rate} Hz, {speech.sample_rate / speech.samples_per_code:g} codes a second"],
+        ["context", f"{generation.context_length} tokens; stops at {', '.join(map(str, generation.stop_ids))}"],
+        ["made from", f"{origin.checkpoint} (sha256 {origin.checkpoint_sha256[:16]}…)"],
+        ["made by", f"{origin.exporter}, {origin.created}"],
+        ["with", ", ".join(f"{name} {version}" for name, version in origin.versions.items())],
+        *[["note", note] for note in origin.notes],
+        *[["quality", f"{name}: {value:g}"] for name, value in manifest.quality.items()],
+    ]
+    console.table("\nsettings", ["", ""], rows)
