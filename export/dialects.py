@@ -122,9 +122,7 @@ class Dialect:
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        Dialect(
-            "portable", 24, "TensorRT-RTX, TensorRT 10.13, ONNX Runtime 1.24 and later", PortableSpelling
-        ),
+        Dialect("portable", 24, "TensorRT-RTX, TensorRT 10.13, ONNX Runtime 1.24 and later", PortableSpelling),
         Dialect("portable-23", 23, "ONNX Runtime 1.23 and later", Opset23Spelling),
         Dialect("cpu", 24, "quantized decoders in ONNX Runtime's own operators", None),
         Dialect("jetpack6", 20, "TensorRT 10.3 on JetPack 6", None),
