@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from sottovoce.export.config import AdapterConfig
 from torch import Tensor, nn
+
+from sottovoce.export.config import AdapterConfig
 
 NORM_EPS = 1e-3
 

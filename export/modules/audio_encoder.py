@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+
 from sottovoce.export.config import AudioEncoderConfig
 from sottovoce.export.modules.adapter import build_adapter
 from sottovoce.export.modules.audio_transformer import AudioTransformer
 from sottovoce.export.modules.masks import length_mask
-from torch import Tensor, nn
 
 
 class GlobalCmvn(nn.Module):

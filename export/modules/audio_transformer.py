@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor, nn
+
 from sottovoce.export.config import AudioEncoderConfig
 from sottovoce.export.modules.masks import chunk_mask
-from torch import Tensor, nn
 
 
 def sinusoid(size: int, width: int, device: torch.device) -> Tensor:

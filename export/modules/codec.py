@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from sottovoce.export.config import CodecConfig
 from torch import Tensor, nn
+
+from sottovoce.export.config import CodecConfig
 
 LEAK = 0.1
 """Slope of every leaky ReLU in the generator."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from sottovoce.export.config import LanguageModelConfig
 from sottovoce.export.modules.llama_layer import KVCache, LlamaLayer, LlamaLayerConfig, RmsNorm, Rotary
-from torch import Tensor, nn
 
 
 def layer_config(config: LanguageModelConfig) -> LlamaLayerConfig:

@@ -8,10 +8,11 @@ on, causally, at the positions after the prefix.
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+
 from sottovoce.export.config import SpeechDecoderConfig
 from sottovoce.export.modules.llama_layer import KVCache, LlamaLayer, LlamaLayerConfig, RmsNorm, Rotary
 from sottovoce.export.modules.masks import length_mask
-from torch import Tensor, nn
 
 SPECIAL_IDS = 4
 """begin, start, end and padding, behind the codes."""

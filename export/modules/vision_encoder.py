@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from sottovoce.export.config import VisionEncoderConfig
 from torch import Tensor, nn
+
+from sottovoce.export.config import VisionEncoderConfig
 
 FEATURE_SCALE = 0.5
 """The released model multiplies the features by the pixel-shuffle factor before it shuffles."""

@@ -118,3 +118,8 @@ def test_whole_branches_are_dropped_in_training_only() -> None:
         rows = encoder.train()(tiles).flatten(1).round(decimals=3).tolist()
     # Only the second layer drops here, each of its two branches or not: four different outcomes.
     assert len({tuple(row) for row in rows}) == 4
+
+
+def test_what_is_kept_of_a_dropped_branch_is_scaled_up() -> None:
+    layer = random_encoder(replace(SMALL, drop_path_rate=0.5)).vision_tower.vision_tower.encoder.layers[1].train()
+    assert set(layer._branch(torch.ones(64, 3, 32)).flatten().tolist()) == {0.0, 2.0}
