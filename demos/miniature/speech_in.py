@@ -61,15 +61,18 @@ def fbank(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.array([computer.get_frame(i) for i in range(computer.num_frames_ready)], dtype=np.float32)
 
 
-def draw_exchanges(seed: int, held_out: bool) -> Iterator[Exchange]:
-    """An endless stream of exchanges to be spoken, tasks by their weights, on one side of the hold-out."""
+def draw_exchanges(seed: int, held_out: bool, visual: bool = True) -> Iterator[Exchange]:
+    """An endless stream of exchanges, tasks by their weights, on one side of the hold-out.
+
+    The visual ones have no reply: they are questions to be put to a picture that is drawn when it is needed.
+    """
     draw = random.Random(seed)
     streams = {"say_after_me": say_after_me(seed), "follow_up": followups(seed), "overheard": overheard(seed)}
     by_task: dict[str, list[Exchange]] = {}
     for exchange in questions():
         if exchange.held_out == held_out:
             by_task.setdefault(exchange.task, []).append(exchange)
-    tasks = [task for task in TASK_WEIGHTS if task in by_task or task in streams or task in ("picture", "clip")]
+    tasks = [task for task in TASK_WEIGHTS if visual or task not in ("picture", "clip")]
     weights = [TASK_WEIGHTS[task] for task in tasks]
     while True:
         task = draw.choices(tasks, weights)[0]

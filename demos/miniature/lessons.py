@@ -1,0 +1,184 @@
+"""One training step's worth of lessons: typed and stretched text, pictures, clips, and (in stage 2) heard speech."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sottovoce.runtime.features.images import pixels
+from sottovoce.runtime.manifest import ImageFrontEnd
+
+from sottovoce.demos.miniature.clips import draw_clip
+from sottovoce.demos.miniature.curriculum import Exchange
+from sottovoce.demos.miniature.model import VISION
+from sottovoce.demos.miniature.pictures import DESCRIBE, VisualQuestion, draw_picture, draw_visual_question
+from sottovoce.demos.miniature.prompts import OTHER_SYSTEMS, SYSTEM, Ask, PromptWriter, Row, Sound, stretched, typed
+from sottovoce.demos.miniature.speech_in import Spoken, draw_exchanges
+from sottovoce.demos.miniature.tokenizer import STATE_NOISE, STATE_SPOKEN, STATE_TYPED
+
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FRONT_END = ImageFrontEnd(
+    image_size=VISION.image_size, mean=IMAGE_MEAN, std=IMAGE_STD, pad_to_square=False,
+    min_tiles=1, max_tiles=1, thumbnail=False, tokens_per_tile=VISION.tokens_per_tile,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How many lessons of each kind a step has."""
+
+    typed: int = 9
+    stretched: int = 11
+    pictures: int = 8
+    clips: int = 3
+    noises: int = 1
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Rows and the pixels of their pictures, in order, (tiles, 3, S, S)."""
+
+    rows: list[Row]
+    pixels: NDArray[np.float32]
+
+
+def lessons_of(rows: list[Row], images: Sequence[Image.Image]) -> Lessons:
+    """Rows with their pictures as pixels."""
+    return Lessons(rows, pixels(images, FRONT_END) if images else np.zeros((0, 3, 1, 1), np.float32))
+
+
+def reply_of(exchange: Exchange, spoken: bool) -> str:
+    """The reply with its state token: ☟ and nothing more for talk that is meant for somebody else."""
+    if not spoken:
+        return STATE_TYPED + exchange.reply
+    return STATE_NOISE if exchange.task in ("overheard", "noise") else STATE_SPOKEN + exchange.reply
+
+
+class Teacher:
+    """Draws lessons from dice: the same dice give the same lessons."""
+
+    def __init__(self, writer: PromptWriter, table: NDArray[np.float32]) -> None:
+        self.writer, self.table = writer, table
+
+    def system(self, draw: random.Random) -> str:
+        """Nearly always the one that is shipped."""
+        return SYSTEM if draw.random() < 0.88 else draw.choice(OTHER_SYSTEMS)
+
+    def heard(self, text: str, dice: np.random.Generator) -> Sound:
+        """Text as made-up sound, every word with its space in front."""
+        return stretched(self.writer.encode(" " + text) if text else (), self.writer.blank, self.table, dice)
+
+    def text(self, exchange: Exchange, spoken: bool, draw: random.Random, dice: np.random.Generator) -> Row:
+        """A typed or stretched exchange."""
+        asked = Ask(self.heard(exchange.question, dice)) if spoken else Ask(typed(exchange.question, draw))
+        return self.lesson(exchange, asked, spoken, draw, dice)
+
+    def lesson(
+        self, exchange: Exchange, asked: Ask, spoken: bool, draw: random.Random, dice: np.random.Generator
+    ) -> Row:
+        """Whatever was asked, behind its history; the state token of an earlier reply may be there or not."""
+        history = []
+        for turn in exchange.history:
+            before = draw.random() < (0.7 if spoken else 0.2)
+            content: str | Sound = self.heard(turn.question, dice) if before else typed(turn.question, draw)
+            state = (STATE_SPOKEN if before else STATE_TYPED) if draw.random() < 0.75 else ""
+            history.append((Ask(content), state + turn.reply))
+        heard = isinstance(asked.content, Sound) and asked.content.vectors is None
+        kind = "spoken" if heard else "stretched" if spoken else "typed"
+        return self.writer.lesson(self.system(draw), history, asked, reply_of(exchange, spoken), kind)
+
+    def visual(
+        self, asked: VisualQuestion, images: int, spoken: bool, draw: random.Random, dice: np.random.Generator
+    ) -> Row:
+        """A question about pictures."""
+        content: str | Sound = self.heard(asked.question, dice) if spoken else typed(asked.question, draw)
+        state = STATE_SPOKEN if spoken else STATE_TYPED
+        kind = "picture" if images == 1 else "clip"
+        return self.writer.lesson(self.system(draw), (), Ask(content, images), state + asked.reply, kind)
+
+    def draw(self, mixture: Mixture, dice: np.random.Generator, captions_only: bool = False) -> list[Lessons]:
+        """A step's lessons without heard speech: short and long text, pictures and clips apart, against padding."""
+        draw = random.Random(int(dice.integers(1 << 60)))
+        text = sorted(self._draw_text(mixture, draw, dice), key=lambda row: len(row.ids))
+        cut = 2 * len(text) // 3
+        pictures = self._draw_pictures(mixture.pictures, captions_only, draw, dice)
+        clips = self._draw_clips(mixture.clips, draw, dice)
+        return [group for group in (lessons_of(text[:cut], ()), lessons_of(text[cut:], ()), pictures, clips) if group.rows]
+
+    def _draw_text(self, mixture: Mixture, draw: random.Random, dice: np.random.Generator) -> list[Row]:
+        rows: list[Row] = []
+        texts = draw_exchanges(draw.randrange(1 << 60), held_out=False, visual=False)
+        for exchange in islice((e for e in texts if e.task != "overheard"), mixture.typed):
+            rows.append(self.text(exchange, False, draw, dice))
+        for exchange in islice(texts, mixture.stretched):
+            rows.append(self.text(exchange, True, draw, dice))
+        for _ in range(mixture.noises):
+            rows.append(self.text(Exchange("", "", "noise", False), True, draw, dice))
+        return rows
+
+    def _draw_pictures(
+        self, count: int, captions_only: bool, draw: random.Random, dice: np.random.Generator
+    ) -> Lessons:
+        rows: list[Row] = []
+        images: list[Image.Image] = []
+        for _ in range(count):
+            picture = draw_picture(draw, held_out=False)
+            describe = VisualQuestion(draw.choice(DESCRIBE), picture.caption)
+            asked = describe if captions_only else draw_visual_question(draw, picture)
+            images.append(picture.image.resize((VISION.image_size, VISION.image_size)))
+            rows.append(self.visual(asked, 1, draw.random() < 0.4, draw, dice))
+        return lessons_of(rows, images)
+
+    def _draw_clips(self, count: int, draw: random.Random, dice: np.random.Generator) -> Lessons:
+        rows: list[Row] = []
+        images: list[Image.Image] = []
+        for _ in range(count):
+            clip = draw_clip(draw, held_out=False)
+            images += clip.frames
+            rows.append(self.visual(draw.choice(clip.questions), len(clip.frames), draw.random() < 0.4, draw, dice))
+        return lessons_of(rows, images)
+
+    def listen(
+        self, spoken: Sequence[Spoken], tokens: Sequence[int], dice: np.random.Generator
+    ) -> Lessons:
+        """Lessons about heard speech: `tokens` says how many embeddings the encoder makes of each utterance.
+
+        A question about a picture is put to a picture that is drawn until one fits it.
+        """
+        draw = random.Random(int(dice.integers(1 << 60)))
+        rows: list[Row] = []
+        images: list[Image.Image] = []
+        for one, length in zip(spoken, tokens, strict=True):
+            exchange = one.exchange
+            if exchange.task in ("picture", "clip"):
+                reply, frames = self._picture_for(exchange, draw)
+                images += frames
+                asked = Ask(Sound(length), len(frames))
+                rows.append(self.writer.lesson(self.system(draw), (), asked, STATE_SPOKEN + reply, "spoken"))
+            else:
+                rows.append(self.lesson(exchange, Ask(Sound(length)), True, draw, dice))
+        return lessons_of(rows, images)
+
+    def _picture_for(self, exchange: Exchange, draw: random.Random) -> tuple[str, Sequence[Image.Image]]:
+        """Draw small until a picture or clip answers the question, then draw that one in full."""
+        while True:
+            seed = draw.randrange(1 << 60)
+            again = random.Random(seed)
+            if exchange.task == "clip":
+                clip = draw_clip(again, held_out=False, side=8)
+                for asked in clip.questions:
+                    if asked.question == exchange.question:
+                        full = draw_clip(random.Random(seed), held_out=False)
+                        return asked.reply, full.frames
+                continue
+            picture = draw_picture(again, held_out=False, side=8)
+            asks = (*picture.questions, *(VisualQuestion(words, picture.caption) for words in DESCRIBE))
+            for asked in asks:
+                if asked.question == exchange.question:
+                    full_picture = draw_picture(random.Random(seed), held_out=False, side=VISION.image_size)
+                    return asked.reply, [full_picture.image]
