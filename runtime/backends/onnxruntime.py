@@ -15,13 +15,13 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime
 
+from sottovoce.runtime.backends.half_precision import multiplies_half_precision
 from sottovoce.runtime.backends.session import Array, CacheBuffers
 from sottovoce.runtime.cores import available_cores
 from sottovoce.runtime.errors import BackendError
 from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec
 
 PROVIDER = "CPUExecutionProvider"
-MULTIPLYING_OPERATORS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedConv", "FusedGemm"})
 LOG_ERRORS_ONLY = 3
 
 
@@ -46,7 +46,6 @@ class OnnxRuntimeSession:
             self._session: Any = onnxruntime.InferenceSession(
                 str(path), _session_options(spec, threads), providers=[PROVIDER]
             )
-        self._widened = spec.precision == "fp16" and not _multiplies_natively(self._session)
         self._check_names()
 
     @property
@@ -61,8 +60,12 @@ class OnnxRuntimeSession:
 
     @property
     def widened(self) -> bool:
-        """Whether float16 weights were widened to float32 when the graph was loaded: no float16 kernels here."""
-        return self._widened
+        """Whether float16 weights were widened to float32 when the graph was loaded: no float16 kernels here.
+
+        ONNX Runtime inserts the casts by itself and folds them into the weights.
+        """
+        with self._failures("failed"):
+            return self._spec.precision == "fp16" and not multiplies_half_precision(PROVIDER)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once; keys are tensor names.
@@ -211,18 +214,4 @@ def _session_options(spec: GraphSpec, threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")
-    if spec.precision == "fp16":
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
-
-
-def _multiplies_natively(session: Any) -> bool:
-    """Whether a float16 graph's products run in float16.
-
-    ONNX Runtime assigns operators before it inserts casts around those that have no kernel for their type: an operator
-    that is about to be widened has no assignment.
-    """
-    assignments = getattr(session, "get_provider_graph_assignment_info", None)
-    if assignments is None:
-        return False  # before ONNX Runtime 1.24 it cannot be asked; x86 has no float16 products there
-    return any(node.op_type in MULTIPLYING_OPERATORS for part in assignments() for node in part.get_nodes())
