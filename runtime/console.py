@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 PROGRESS_AFTER_SECONDS = 2.0
+WIDTH_OF_A_FILE = 400
 
 
 @dataclass
@@ -33,8 +34,8 @@ class Console:
     _err: RichConsole = field(init=False)
 
     def __post_init__(self) -> None:
-        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._out = self._err if self.as_json else RichConsole(highlight=False, soft_wrap=True)
+        self._err = _console(stderr=True)
+        self._out = self._err if self.as_json else _console(stderr=False)
 
     def say(self, text: str = "", *, style: str = "", end: str = "\n") -> None:
         """One line (or a part of one, with `end=""`) for people; never read as markup."""
@@ -53,9 +54,7 @@ class Console:
             table.add_column(column, justify="right" if index in right else "left", no_wrap=True, header_style="dim")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        # A file or a pipe has no width of its own: a table there is as wide as it needs to be.
-        wide = None if self._out.is_terminal else 200
-        self._out.print(table, width=wide)
+        self._out.print(table)
 
     def result(self, value: Mapping[str, Any]) -> None:
         """The command's JSON object, when programs asked for it."""
@@ -66,6 +65,13 @@ class Console:
     def progress(self) -> LateProgress:
         """A progress display that appears once the work has taken two seconds."""
         return LateProgress(self._err)
+
+
+def _console(*, stderr: bool) -> RichConsole:
+    """A file or a pipe has no width of its own: a table there is as wide as it needs to be."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WIDTH_OF_A_FILE
+    return RichConsole(stderr=stderr, highlight=False, soft_wrap=True, width=width)
 
 
 class LateProgress:
