@@ -122,7 +122,7 @@ def export(
         precisions = {stage: options.stage_precision(stage) for stage in STAGES}
         writer.require_space(_estimated_bytes(source, precisions))
         exporter = StageExporter(source, dialect, context_length, progress)
-        graphs = {}
+        graphs: dict[str, GraphSpec] = {}
         for stage, precision in precisions.items():
             graphs[stage] = exporter.export(StageFiles(stage, writer.folder, precision))
             check_graph(writer.folder, graphs[stage])

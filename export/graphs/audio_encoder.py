@@ -34,7 +34,7 @@ class AudioGraph(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(1, frames, mel) → (1, tokens, llm)."""
-        embeddings, _ = self.encoder(self.cmvn(features).to(self.dtype))
+        embeddings: Tensor = self.encoder(self.cmvn(features).to(self.dtype))[0]
         return embeddings.float()
 
 

@@ -101,7 +101,7 @@ def _write_weights(model: onnx_ir.Model, files: StageFiles) -> None:
                 offset=int(place["offset"]),
                 length=int(place["length"]),
                 dtype=tensor.dtype,
-                shape=onnx_ir.Shape(tensor.shape.dims),
+                shape=onnx_ir.Shape(stored.dims),
                 name=name,
                 base_dir=files.data.parent,
             )
