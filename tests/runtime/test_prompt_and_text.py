@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from sottovoce.runtime.chinese_numbers import chinese_integer
 from sottovoce.runtime.errors import BundleError
 from sottovoce.runtime.manifest import PieceSpec, PromptSpec, SpeechSpec, StateTokens
 from sottovoce.runtime.prompt import PromptBuilder, UserContent
 from sottovoce.runtime.speech_text import SpeechPieces, spoken_text
-from sottovoce.runtime.spoken_numbers import chinese_integer
 from sottovoce.runtime.tokenizer import TextStream, Tokenizer
 
 STATES = StateTokens()
@@ -49,7 +49,7 @@ def test_prompts_equal_the_reference(
 
 def test_text_behind_pictures_is_tokenized_with_its_newline(builder: PromptBuilder, tokenizer: Tokenizer) -> None:
     ids = builder.user(UserContent(tiles=2, text="What is it?"))
-    whole = tokenizer.encode("<|im_start|>user\n") + [-200, -200]
+    whole = [*tokenizer.encode("<|im_start|>user\n"), -200, -200]
     assert ids == whole + tokenizer.encode("\nWhat is it?<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -90,7 +90,7 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
         ("**Bold** and [a link](http://x.y)", "bold and a link"),
         ("It costs $5.50!", "it costs five dollars fifty!"),
         ("12% of 1,234.5", "twelve percent of one thousand two hundred and thirty four point five"),
-        ("-5 °C at 7:00", "minus five degrees at seven o'clock"),
+        ("-5 °C at 7:00", "minus five degrees celsius at seven o'clock"),
         ("3 + 4 = 7, 2*3", "three plus four equals seven, two times three"),
         ("the 21st", "the twenty first"),
         ("今天-5度，大约12.5%，10500元", "今天负五度，大约百分之十二点五，一万零五百元"),
@@ -127,7 +127,11 @@ def test_pieces_come_as_soon_as_they_are_complete() -> None:
     ]
     # A mark behind a digit waits for one more character; any other does not.
     assert [at - piece.end for at, piece in found] == [0, 0, -1]
-    assert [reply[piece.start : piece.end] for _, piece in found] == ["Yes. It is 3.5,", " or 1,000.", " Ok! Fine then."]
+    assert [reply[piece.start : piece.end] for _, piece in found] == [
+        "Yes. It is 3.5,",
+        " or 1,000.",
+        " Ok! Fine then.",
+    ]
 
 
 def test_pieces_do_not_depend_on_how_the_text_arrives() -> None:
