@@ -37,3 +37,23 @@ def golden_json(golden_dir: Path) -> dict[str, Any]:
 def tiny_checkpoint(golden_dir: Path) -> Path:
     """The tiny checkpoint in the real layout (random weights)."""
     return golden_dir / "tiny-vita15"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint exported in fp32, once for all tests; they must not change it."""
+    from sottovoce.export.export import export
+
+    bundle = tmp_path_factory.mktemp("tiny") / "tiny.bundle"
+    export(tiny_checkpoint, bundle)
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_half_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in fp16."""
+    from sottovoce.export.export import ExportOptions, export
+
+    bundle = tmp_path_factory.mktemp("tiny-half") / "tiny.bundle"
+    export(tiny_checkpoint, bundle, ExportOptions(precision="fp16"))
+    return bundle
