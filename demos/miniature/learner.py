@@ -38,12 +38,12 @@ class Learner(nn.Module):
         embeddings = self.llm.embed(batch.ids.clamp(min=0))
         if len(pixels):
             embeddings = embeddings.index_put(((batch.ids == IMAGE_ID).nonzero(as_tuple=True)),
-                                              self.vision(pixels).flatten(0, 1))  # fmt: skip
+                                              self.vision(pixels).flatten(0, 1).to(embeddings.dtype))  # fmt: skip
         if len(batch.made_up):
             embeddings = embeddings.index_put(batch.made_up_places.nonzero(as_tuple=True), batch.made_up)
         if heard is not None:
             places = (batch.ids == AUDIO_ID) & ~batch.made_up_places
-            embeddings = embeddings.index_put(places.nonzero(as_tuple=True), heard)
+            embeddings = embeddings.index_put(places.nonzero(as_tuple=True), heard.to(embeddings.dtype))
         return embeddings
 
     def reply_loss(self, rows: Sequence[Row], pixels: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,118 @@
+"""Stage 2, second part: encoder, adapter and language model learn together to answer what is heard.
+
+Typed and stretched text, pictures and clips stay in every step, so that nothing learned before is lost; so do both
+CTC losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sottovoce.export.modules.masks import length_mask
+from torch import Tensor, nn
+
+from sottovoce.demos.miniature.encoder_training import letter_errors, letter_loss, token_loss
+from sottovoce.demos.miniature.language_training import teach
+from sottovoce.demos.miniature.learner import Learner
+from sottovoce.demos.miniature.lessons import Mixture, Teacher
+from sottovoce.demos.miniature.model import AUDIO, build_audio_encoder, use_bfloat16
+from sottovoce.demos.miniature.prompts import PromptWriter
+from sottovoce.demos.miniature.speech_batches import LETTERS, Disturbance, SpeechData, collate, letters_of
+from sottovoce.demos.miniature.speech_in import Spoken
+from sottovoce.demos.miniature.speech_out.training_state import batch_generator, learning_rate
+
+
+@dataclass(frozen=True)
+class JointRecipe:
+    """How the two are joined."""
+
+    shards: int = 18
+    seed: int = 13
+    steps: int = 2000
+    batch_size: int = 20
+    peak_rate: float = 6e-4
+    letter_weight: float = 0.15
+    token_weight: float = 0.3
+    mixture: Mixture = Mixture(typed=6, stretched=4, pictures=4, clips=2, noises=0)
+    report_every: int = 20
+    save_every_seconds: float = 90.0
+
+
+class JointTrainer:
+    """All that hears, sees and answers, with one optimizer."""
+
+    def __init__(self, recipe: JointRecipe, data: SpeechData, writer: PromptWriter, table: NDArray[np.float32]) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.data, self.finished_steps = recipe, data, 0
+        self.writer, self.table = writer, torch.from_numpy(table)
+        self.teacher = Teacher(writer, table)
+        self.learner = Learner(table, writer.blank)
+        self.audio = build_audio_encoder()
+        self.head = nn.Linear(AUDIO.attention_size, len(LETTERS) + 1)
+        use_bfloat16(self.audio)
+        parts = (self.learner, self.audio, self.head)
+        self.weights = [weight for part in parts for weight in part.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.02)
+
+    def start_from(self, language: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+        """Take over what stage 1 and the encoder's own training have learned."""
+        self.learner.load_state_dict(language["learner"])
+        self.audio.load_state_dict(encoder["encoder"])
+        self.head.load_state_dict(encoder["head"])
+
+    def step(self) -> Mapping[str, float]:
+        """One batch of heard speech and one of everything else."""
+        dice = batch_generator(self.recipe.seed, self.finished_steps)
+        torch.manual_seed(int(dice.integers(1 << 40)))
+        rate = learning_rate(self.finished_steps, self.recipe.steps, self.recipe.peak_rate, decay_share=0.7)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        others = teach(self.learner, self.teacher.draw(self.recipe.mixture, dice))
+        heard = self._listen(self.data.draw(self.recipe.batch_size, dice), dice)
+        nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimizer.step()
+        self.finished_steps += 1
+        return {**heard, "rehearsal_loss": others.pop("loss"), **others}
+
+    def _listen(self, spoken: list[Spoken], dice: np.random.Generator) -> dict[str, float]:
+        features, lengths = collate(spoken, Disturbance(), dice)
+        hidden, sizes = self.audio.encode(features, lengths)
+        letters = [letters_of(one.exchange.question) for one in spoken]
+        log_probabilities = self.head(hidden).log_softmax(-1)
+        embeddings = self.audio.adpter(hidden, length_mask(sizes, hidden.shape[1]))
+        counts = (sizes + 1) // 2
+        tokens = [self.writer.encode(" " + one.exchange.question) if one.exchange.question else () for one in spoken]
+        by_letters = letter_loss(log_probabilities, sizes, letters)
+        by_tokens = token_loss(embeddings, counts, tokens, self.table, self.writer.blank)
+        lessons = self.teacher.listen(spoken, counts.tolist(), dice)
+        heard = end_to_end(embeddings, counts)
+        reply, right = self.learner.reply_loss(lessons.rows, torch.from_numpy(lessons.pixels), heard)
+        (reply + self.recipe.letter_weight * by_letters + self.recipe.token_weight * by_tokens).backward()
+        return {
+            "reply_loss": float(reply.detach()), "token_loss": float(by_tokens.detach()),
+            "letter_errors": letter_errors(log_probabilities, sizes, letters), "spoken": float(right.float().mean()),
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on from here."""
+        return {
+            "learner": self.learner.state_dict(), "encoder": self.audio.state_dict(), "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "step": self.finished_steps,
+        }  # fmt: skip
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.start_from(state, state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.finished_steps = state["step"]
+
+
+def end_to_end(embeddings: Tensor, counts: Tensor) -> Tensor:
+    """(B, N, d) padded embeddings → (sum of counts, d), the padding cut out."""
+    return torch.cat([row[:count] for row, count in zip(embeddings, counts.tolist(), strict=True)])
