@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from sottovoce.demos.miniature.speech_out.codec_encoder import SAMPLES_PER_CODE, CodeEncoder, CodeEncoderConfig
-from sottovoce.demos.miniature.speech_out.codec_refinement import CodecRefinement, refine_codec
-from sottovoce.demos.miniature.speech_out.codec_training import MINIATURE_CODEC, CodecTraining, train_codec
+from sottovoce.demos.miniature.speech_out.acoustic_units import (
+    SAMPLES_PER_CODE,
+    AcousticUnits,
+    UnitSettings,
+    find_units,
+    k_means,
+    nearest,
+)
+from sottovoce.demos.miniature.speech_out.codec_training import (
+    MINIATURE_CODEC,
+    CodecTrainer,
+    CodecTraining,
+    train_codec,
+)
 from sottovoce.demos.miniature.speech_out.listener import plain_words, word_errors
 from sottovoce.demos.miniature.speech_out.packing import write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.pronunciation import Pronounced, PronunciationCorpus, phonemes_of
@@ -25,23 +36,24 @@ from sottovoce.demos.miniature.speech_out.speech_decoder_training import (
     train_speech_decoder,
 )
 from sottovoce.demos.miniature.speech_out.spoken_codes import SpokenText, encode_utterances, read_spoken, write_spoken
+from sottovoce.demos.miniature.speech_out.training_state import save_state
 from sottovoce.demos.miniature.speech_out.voice import Utterance, read_shards, write_shard
 from sottovoce.demos.miniature.speech_out.voice_stream import VoiceStream, spoken_phonemes
 from sottovoce.export.modules.codec import CodecDecoder
 
-TINY_ENCODER = CodeEncoderConfig(width=16, blocks=1, digits=3, levels=4)
-TINY_CODEC = replace(
-    MINIATURE_CODEC, num_codes=64, upsample_initial_channel=16, global_width=8, resblock_kernel_sizes=(3,)
+TINY_UNITS = UnitSettings(
+    codes=16, spectral_size=4, context_size=8, phonetic_size=3, phonetic_weight=1.0, rounds=10, samples=1_000
 )
-TINY_CODEC = replace(TINY_CODEC, resblock_dilation_sizes=((1,),))
+TINY_CODEC = replace(
+    MINIATURE_CODEC,
+    num_codes=16,
+    upsample_initial_channel=16,
+    global_width=8,
+    resblock_kernel_sizes=(3,),
+    resblock_dilation_sizes=((1,),),
+)
 TINY_TRAINING = CodecTraining(
-    steps=4,
-    batch_size=2,
-    segment_codes=4,
-    context_codes=1,
-    report_every=1,
-    codec=TINY_CODEC,
-    encoder=TINY_ENCODER,
+    steps=4, batch_size=2, segment_codes=4, report_every=1, low_precision=False, codec=TINY_CODEC
 )
 TINY_DECODER = replace(MINIATURE_SPEECH_DECODER, hidden_size=16, intermediate_size=24, num_heads=2, num_codes=64)
 
@@ -119,63 +131,69 @@ def test_a_stream_knows_its_phonemes() -> None:
     assert stream.phonemes_at(np.array([10, 1_500, 4_900, 5_010])).tolist() == [1, 33, 10, 1]
 
 
-def test_digits_codes_and_codebook_agree() -> None:
-    torch.manual_seed(0)
-    encoder = CodeEncoder(TINY_ENCODER)
-    sound = torch.randn(2, 20 * SAMPLES_PER_CODE) * 0.1
-    encoder.rows(sound)  # measures what the digits are spread by
-    encoder.eval()
-    codes = encoder.encode(sound)
-    assert codes.shape == (2, 20)
-    assert len(codes.unique()) > 8
-    torch.testing.assert_close(encoder.codebook()[codes], encoder.rows(sound))
+def _tones(count: int = 4) -> list[Utterance]:
+    """Sounds of four tones in different orders, the tone being the phoneme."""
+    made = []
+    for index in range(count):
+        order = np.random.default_rng(index).permutation(4)
+        places = np.arange(2_400) / 24_000
+        samples = np.concatenate([6_000 * np.sin(2 * np.pi * 300 * 2**tone * places) for tone in order])
+        made.append(Utterance("tones", samples.astype(np.int16), (order + 20).astype(np.int16), np.full(4, 2_400.0)))
+    return made
 
 
-def test_quantizing_lets_the_gradient_pass() -> None:
-    encoder = CodeEncoder(TINY_ENCODER)
-    digits = torch.tensor([[-0.9, 0.1, 0.5]], requires_grad=True)
-    quantized = encoder.quantize(digits)
-    torch.testing.assert_close(quantized, torch.tensor([[-1.0, 1 / 3, 1 / 3]]))
-    quantized.sum().backward()
-    assert digits.grad is not None
-    assert digits.grad.tolist() == [[1.0, 1.0, 1.0]]
+@pytest.fixture(scope="module")
+def units() -> AcousticUnits:
+    return find_units(_tones(), TINY_UNITS)
 
 
-def test_a_killed_codec_training_resumes_to_the_same_curve(tmp_path: Path) -> None:
-    utterances = _utterances()
-    whole = train_codec(utterances, tmp_path / "whole", TINY_TRAINING)
-    _train_and_stop_at(utterances, tmp_path / "cut", step=2)
-    resumed = train_codec(utterances, tmp_path / "cut", TINY_TRAINING)
+def test_units_tell_sounds_apart(units: AcousticUnits) -> None:
+    """In the middle of a tone the code says which tone it is."""
+    codes_of_tone: dict[int, set[int]] = {}
+    for utterance, item in zip(_tones(), encode_utterances(units, _tones()), strict=True):
+        assert len(item.codes) == 16
+        for place, phoneme in enumerate(utterance.phonemes.tolist()):
+            codes_of_tone.setdefault(phoneme, set()).update(item.codes[4 * place + 1 : 4 * place + 3].tolist())
+    tones = list(codes_of_tone.values())
+    assert len(tones) == 4
+    assert all(not first & second for index, first in enumerate(tones) for second in tones[:index])
+
+
+def test_units_repeat_with_the_seed(units: AcousticUnits) -> None:
+    again = find_units(_tones(), TINY_UNITS)
+    for name, tensor in units.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_every_sample_has_a_code(units: AcousticUnits) -> None:
+    spoken = encode_utterances(units, _utterances())
+    assert [len(item.codes) for item in spoken] == [-(-len(u.samples) // SAMPLES_PER_CODE) for u in _utterances()]
+    assert all(item.codes.min() >= 0 and item.codes.max() < TINY_UNITS.codes for item in spoken)
+
+
+def test_centres_are_found() -> None:
+    points = torch.tensor([[0.0, 0.1], [0.0, -0.1], [5.0, 5.1], [5.0, 4.9]])
+    centres = k_means(points, 2, 10, torch.Generator().manual_seed(0))
+    assert sorted(round(float(value)) for value in centres[:, 0]) == [0, 5]
+    assert nearest(points, centres).tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
+
+
+def test_a_killed_codec_training_resumes_to_the_same_curve(units: AcousticUnits, tmp_path: Path) -> None:
+    utterances = _tones()
+    spoken = encode_utterances(units, utterances)
+    whole = CodecTrainer(TINY_TRAINING, units)
+    train_codec(whole, utterances, spoken, tmp_path / "whole")
+    killed = CodecTrainer(TINY_TRAINING, units)
+    samples = np.concatenate([utterance.samples for utterance in utterances])
+    codes = np.concatenate([item.codes for item in spoken])
+    for _ in range(2):
+        killed.step(samples, codes)
+    save_state(tmp_path / "cut" / "state.pt", killed.state())
+    resumed = CodecTrainer(TINY_TRAINING, units)
+    train_codec(resumed, utterances, spoken, tmp_path / "cut")
     for name, tensor in whole.decoder.state_dict().items():
         assert torch.equal(tensor, resumed.decoder.state_dict()[name]), name
     assert (tmp_path / "cut" / "curve.png").stat().st_size > 0
-
-
-def _train_and_stop_at(utterances: list[Utterance], folder: Path, step: int) -> None:
-    """What a kill right after the save of ``step`` leaves behind, the schedule being that of the whole training."""
-    from sottovoce.demos.miniature.speech_out.codec_training import CodecTrainer
-    from sottovoce.demos.miniature.speech_out.training_state import save_state
-
-    trainer = CodecTrainer(TINY_TRAINING)
-    stream = VoiceStream(utterances)
-    for _ in range(step):
-        trainer.step(stream)
-    save_state(folder / "state.pt", trainer.state())
-
-
-def test_refining_keeps_the_codes_and_moves_the_codebook(tmp_path: Path) -> None:
-    utterances = _utterances()
-    trained = train_codec(utterances, tmp_path / "codec", TINY_TRAINING)
-    spoken = encode_utterances(trained.encoder, utterances)
-    assert [len(item.codes) for item in spoken] == [-(-len(u.samples) // SAMPLES_PER_CODE) for u in utterances]
-    before = trained.encoder.codebook().detach()
-    recipe = CodecRefinement(steps=3, batch_size=2, segment_codes=4, report_every=1)
-    refiner = refine_codec(trained, utterances, spoken, tmp_path / "refined", recipe)
-    after = refiner.decoder.quantizer.quantizer_modules[0].embedding.weight
-    assert not torch.equal(before, after)
-    assert [item.codes.tolist() for item in encode_utterances(trained.encoder, utterances)] == [
-        item.codes.tolist() for item in spoken
-    ]
 
 
 def _spoken(count: int) -> list[SpokenText]:

@@ -1,15 +1,15 @@
-"""Stage 3, first half: the codec learns the voice, 40 codes of 1,024 a second.
+"""Stage 3, first half: the codec's generator learns to speak the voice from its codes, 40 a second out of 1,024.
 
-Encoder, quantizer and generator are trained together on short cuts of the voice, by spectra alone (no discriminator),
-plus a hint: the quantized rows must tell which phoneme is spoken, so that the few bits go first to what listeners
-need. At the end the encoder is dropped; :func:`packed_codec` gives the checkpoint's ``final.pt`` and ``model.json``.
+The codes come from :mod:`.acoustic_units` and stay as they are, so the speech decoder can train on them at the same
+time. What learns is the generator and a row of 512 numbers a code, on short cuts of the voice, by spectra alone (no
+discriminator).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from sottovoce.export.config import CodecConfig
 from sottovoce.export.modules.codec import CodecDecoder
 
-from .codec_encoder import SAMPLES_PER_CODE, CodeEncoder, CodeEncoderConfig
+from .acoustic_units import SAMPLES_PER_CODE, AcousticUnits, whole_codes
 from .spectral_loss import SpectralLoss
+from .spoken_codes import SpokenText
 from .training_state import batch_generator, learning_rate, load_state, run_training
 from .voice import Utterance
-from .voice_stream import VoiceStream
 
 MINIATURE_CODEC = CodecConfig(
     num_codes=1024,
@@ -40,99 +40,93 @@ MINIATURE_CODEC = CodecConfig(
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """Recipe of the codec: lengths are in codes (1/40 s), learning rates Adam's."""
+    """Recipe of the generator; a segment is that many codes (1/40 s)."""
 
-    steps: int = 5_500
+    steps: int = 8_000
     batch_size: int = 6
     segment_codes: int = 28
-    context_codes: int = 8
     peak_learning_rate: float = 1.5e-3
-    decay_share: float = 0.25
-    phoneme_weight: float = 0.15
+    decay_share: float = 0.5
     gradient_limit: float = 5.0
     seed: int = 0
     save_every_seconds: float = 180.0
     report_every: int = 50
     low_precision: bool = True
     codec: CodecConfig = MINIATURE_CODEC
-    encoder: CodeEncoderConfig = field(default_factory=CodeEncoderConfig)
 
 
 class CodecTrainer:
-    """Encoder, generator and optimizer; one :meth:`step` a batch."""
+    """Generator, codebook and optimizer; one :meth:`step` a batch."""
 
-    def __init__(self, recipe: CodecTraining) -> None:
+    def __init__(self, recipe: CodecTraining, units: AcousticUnits) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.encoder = CodeEncoder(recipe.encoder)
         self.decoder = CodecDecoder(recipe.codec)
         for table in self.decoder.quantizer.quantizer_modules_globaltokens:
             nn.init.zeros_(table.embedding.weight)  # type: ignore[union-attr,arg-type]  # one voice: learned from nothing
+        codebook = self.decoder.quantizer.quantizer_modules[0].embedding.weight  # type: ignore[index,union-attr]
+        with torch.no_grad():
+            codebook.copy_(units.first_codebook(recipe.codec.code_width))  # type: ignore[operator]
         self.loss = SpectralLoss()
-        self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.8, 0.98), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(self.decoder.parameters(), betas=(0.8, 0.98), weight_decay=0.0)
         self.finished_steps = 0
 
-    def step(self, stream: VoiceStream) -> dict[str, float]:
-        """One update on a batch that depends on the step's number alone."""
+    def step(self, samples: np.ndarray, codes: np.ndarray) -> dict[str, float]:
+        """One update; ``samples`` (600 n,) int16 and ``codes`` (n,) are all utterances in a row."""
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(
                 self.finished_steps, recipe.steps, recipe.peak_learning_rate, decay_share=recipe.decay_share
             )
         draw = batch_generator(recipe.seed, self.finished_steps)
-        context = recipe.context_codes
-        cuts, starts = stream.segments(draw, recipe.batch_size, (recipe.segment_codes + 2 * context) * SAMPLES_PER_CODE)
-        centres = starts[:, None] + (context + np.arange(recipe.segment_codes) + 0.5) * SAMPLES_PER_CODE
-        losses = self._losses(torch.from_numpy(cuts), torch.from_numpy(stream.phonemes_at(centres)))
-        total = (
-            losses["mel"]
-            + 0.5 * losses["magnitude"]
-            + 0.5 * losses["convergence"]
-            + recipe.phoneme_weight * losses["phoneme"]
-        )
+        starts = draw.integers(0, len(codes) - recipe.segment_codes, recipe.batch_size)
+        cut_codes = np.stack([codes[start : start + recipe.segment_codes] for start in starts])
+        length = recipe.segment_codes * SAMPLES_PER_CODE
+        cuts = np.stack([samples[start * SAMPLES_PER_CODE :][:length] for start in starts])
+        losses = self._losses(torch.from_numpy(cut_codes.astype(np.int64)), torch.from_numpy(cuts).float() / 32768)
         self.optimizer.zero_grad()
+        total = losses["mel"] + 0.5 * losses["magnitude"] + 0.5 * losses["convergence"]
         total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, recipe.gradient_limit)
+        nn.utils.clip_grad_norm_(self.decoder.parameters(), recipe.gradient_limit)
         self.optimizer.step()
         self.finished_steps += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _losses(self, sound: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
-        context = self.recipe.context_codes
-        inner = slice(context * SAMPLES_PER_CODE, sound.shape[1] - context * SAMPLES_PER_CODE)
+    def _losses(self, codes: Tensor, sound: Tensor) -> dict[str, Tensor]:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.low_precision):
-            rows = self.encoder.rows(sound)[:, context:-context].transpose(1, 2)
-            phoneme_logits = self.encoder.phoneme_head(rows)
-            made = self.decoder.generate(rows)
-        losses = self.loss(made.float(), sound[:, inner])
-        losses["phoneme"] = nn.functional.cross_entropy(phoneme_logits.float(), phonemes)
-        return losses
+            made = self.decoder(codes)
+        return self.loss(made.float(), sound)
 
     def state(self) -> dict[str, Any]:
         """All that a later :meth:`resume` needs; loads with ``weights_only=True``."""
         return {
             "step": self.finished_steps,
             "recipe": json.dumps(asdict(self.recipe)),
-            "encoder": self.encoder.state_dict(),
             "decoder": self.decoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
-        self.encoder.load_state_dict(state["encoder"])
         self.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.finished_steps = int(state["step"])
 
 
-def train_codec(utterances: Sequence[Utterance], folder: Path, recipe: CodecTraining | None = None) -> CodecTrainer:
-    """Train to the recipe's last step, going on from ``folder/state.pt`` if it is there; curves go to the folder."""
-    trainer = CodecTrainer(recipe or CodecTraining())
+def train_codec(
+    trainer: CodecTrainer, utterances: Sequence[Utterance], spoken: Sequence[SpokenText], folder: Path
+) -> None:
+    """Train to the recipe's last step, going on from ``folder/state.pt`` if it is there; curves go to the folder.
+
+    Args:
+        trainer: as made from the recipe and the units.
+        utterances: the voice.
+        spoken: the codes of the same utterances.
+        folder: state and curves.
+    """
     saved = load_state(folder / "state.pt")
     if saved is not None:
         trainer.resume(saved)
-    stream = VoiceStream(utterances)
-    run_training(trainer, lambda: trainer.step(stream), folder, "codec")
-    return trainer
+    samples = np.concatenate([whole_codes(utterance.samples) for utterance in utterances])
+    codes = np.concatenate([item.codes for item in spoken])
+    run_training(trainer, lambda: trainer.step(samples, codes), folder, "codec")

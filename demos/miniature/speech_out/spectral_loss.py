@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .codec_encoder import SAMPLE_RATE, mel_filterbank
+from .acoustic_units import mel_filterbank
+from .voice import SAMPLE_RATE
 
 
 class SpectralLoss(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .codec_encoder import SAMPLES_PER_CODE, CodeEncoder
+from .acoustic_units import SAMPLES_PER_CODE, AcousticUnits, whole_codes
 from .voice import Utterance
 from .voice_stream import VoiceStream
 
@@ -30,18 +30,12 @@ class SpokenText:
     phonemes: np.ndarray
 
 
-def whole_codes(samples: np.ndarray) -> np.ndarray:
-    """Zeros to the next multiple of 600 samples."""
-    return np.pad(samples, (0, -len(samples) % SAMPLES_PER_CODE))
-
-
-def encode_utterances(encoder: CodeEncoder, utterances: Iterable[Utterance]) -> list[SpokenText]:
+def encode_utterances(units: AcousticUnits, utterances: Iterable[Utterance]) -> list[SpokenText]:
     """Each utterance by itself, so that its codes do not depend on what it was batched with."""
-    encoder.eval()
     spoken = []
     for utterance in utterances:
         samples = torch.from_numpy(whole_codes(utterance.samples).astype(np.float32) / 32768)
-        codes = encoder.encode(samples[None])[0].numpy().astype(np.int16)
+        codes = units.encode(samples).numpy().astype(np.int16)
         centres = (np.arange(len(codes)) + 0.5) * SAMPLES_PER_CODE
         phonemes = VoiceStream([utterance]).phonemes_at(centres).astype(np.int16)
         spoken.append(SpokenText(utterance.text, codes, phonemes))
