@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sottovoce.export.modules.language_model import causal_mask, layer_config
 from sottovoce.export.modules.llama_layer import LlamaLayer, RmsNorm, Rotary
 from sottovoce.export.modules.speech_decoder import SpeechDecoder
 from sottovoce.export.modules.vision_encoder import VisionEncoder
+from sottovoce.runtime.speech_stream import Step
 
 Floats = npt.NDArray[np.float32]
 HEAD_ROWS = 16_384
@@ -79,21 +81,16 @@ class Reference:
         return _array(logits[0])
 
     @torch.no_grad()
-    def waveform(self, codes: list[int]) -> Floats:
-        """Codes → samples."""
+    def waveform(self, steps: Sequence[Step]) -> Floats:
+        """Codes (n,), or tuples of them where a time step has several → samples."""
         codec = CodecDecoder(self._config.codec)
         codec.load_released_state(dict(self._checkpoint.component_state("codec")))
-        shaped = torch.tensor(codes).reshape(1, -1, *([] if _codes_a_step(self) == 1 else [_codes_a_step(self)]))
-        return _array(codec.eval()(shaped)[0])
+        return _array(codec.eval()(torch.tensor(steps)[None])[0])
 
     def _speech_decoder(self) -> SpeechDecoder:
-        state = self._checkpoint.component_state("speech_decoder")
-        return _loaded(SpeechDecoder(self._config.speech_decoder), state)
-
-
-def _codes_a_step(reference: Reference) -> int:
-    codec = reference._config.codec
-    return codec.code_groups * codec.residual_layers
+        decoder = SpeechDecoder(self._config.speech_decoder)
+        _loaded(decoder, self._checkpoint.component_state("speech_decoder"))
+        return decoder
 
 
 def _loaded(module: Any, state: ComponentState, prefix: str = "") -> Any:

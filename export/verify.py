@@ -39,7 +39,7 @@ from sottovoce.runtime.manifest import STAGES, StageName
 from sottovoce.runtime.progress import Progress, SilentProgress
 from sottovoce.runtime.prompt import AUDIO_ID, IMAGE_ID, PromptBuilder, UserContent
 from sottovoce.runtime.stages.audio_encoder import AudioEncoder
-from sottovoce.runtime.stages.codec import Codec
+from sottovoce.runtime.stages.codec import Codec, time_steps
 from sottovoce.runtime.stages.language_model import LanguageModel
 from sottovoce.runtime.stages.speech_codes import SpeechCodes
 from sottovoce.runtime.stages.speech_text import SpeechText
@@ -173,8 +173,9 @@ class _Comparison:
 
     def _codec(self, codes: list[int]) -> None:
         with self._session("codec") as (session, tensors, _):
-            expected = self.reference.waveform(codes)
-            found = Codec(session, self.bundle.manifest.speech.samples_per_code)(codes)
+            codec = Codec(session, self.bundle.manifest.speech.samples_per_code)
+            steps = list(time_steps(codes, codec.books))
+            expected, found = self.reference.waveform(steps), codec(steps)
             tensors.append(self._compare("codec", "codec.waveform", expected, found))
 
     def _compare(self, stage: StageName, tensor: str, expected: Floats, found: Floats) -> TensorParity:

@@ -70,8 +70,8 @@ def prepare(question: Question, manifest: BundleManifest, stopwatch: Stopwatch) 
     features = pixels = None
     if question.audio is not None:
         with stopwatch.measure("audio_features"):
-            audio = question.audio
-            waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
+            audio, limit = question.audio, manifest.audio.max_seconds
+            waveform = audio if isinstance(audio, Waveform) else read_audio(audio, max_seconds=limit)
             features = mel_filterbank(waveform, manifest.audio)
     if len(question.images) or question.video is not None:
         with stopwatch.measure("image_features"):

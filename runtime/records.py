@@ -1,4 +1,4 @@
-"""Frozen dataclasses from untrusted JSON or YAML and back: every key known, every type right, or an error with the path.
+"""Frozen dataclasses from untrusted JSON or YAML and back: keys known, types right, or an error with the path.
 
 `read_record(BundleManifest, data, source="bundle.json")` rejects unknown keys by path and guesses the typo. Nothing is
 coerced but int → float: a string where a number belongs is a mistake that would surface much later as wrong output.
@@ -31,7 +31,7 @@ def read_record(kind: type[Record], data: object, *, source: str, path: str = ""
     """
     if not isinstance(data, Mapping):
         raise RecordError(f"{path or 'the top level'} is {_found(data)}, expected an object", file=source)
-    hints = _hints(kind)
+    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
     for key in data:
         if key not in fields:
@@ -57,7 +57,7 @@ def write_record(record: object) -> Any:
     return record
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
@@ -66,21 +66,31 @@ def _read_value(hint: Any, value: object, source: str, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
-    if origin in (typing.Union, types.UnionType):
-        return _read_union(arguments, value, source, path)
-    if origin is typing.Literal:
-        if any(value == choice and type(value) is type(choice) for choice in arguments):
-            return value
-        raise RecordError(f"{path} is {value!r}, expected one of {', '.join(map(repr, arguments))}", file=source)
-    if origin is tuple:
-        return _read_tuple(arguments, value, source, path)
-    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
-        if not isinstance(value, Mapping):
-            raise RecordError(f"{path} is {_found(value)}, expected an object", file=source)
-        return {str(key): _read_value(arguments[1], item, source, f"{path}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return read_record(typing.cast("type[Any]", hint), value, source=source, path=path)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _read_mapping(arguments[1], value, source, path)
+    readers = {
+        typing.Union: _read_union,
+        types.UnionType: _read_union,
+        typing.Literal: _read_choice,
+        tuple: _read_tuple,
+    }
+    if origin in readers:
+        return readers[origin](arguments, value, source, path)
     return _read_scalar(hint, value, source, path)
+
+
+def _read_choice(choices: tuple[Any, ...], value: object, source: str, path: str) -> Any:
+    if any(value == choice and type(value) is type(choice) for choice in choices):
+        return value
+    raise RecordError(f"{path} is {value!r}, expected one of {', '.join(map(repr, choices))}", file=source)
+
+
+def _read_mapping(hint: Any, value: object, source: str, path: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RecordError(f"{path} is {_found(value)}, expected an object", file=source)
+    return {str(key): _read_value(hint, item, source, f"{path}.{key}") for key, item in value.items()}
 
 
 def _read_union(choices: tuple[Any, ...], value: object, source: str, path: str) -> Any:
@@ -106,6 +116,9 @@ def _read_tuple(arguments: tuple[Any, ...], value: object, source: str, path: st
         raise RecordError(f"{path} has {len(value)} entries, expected {len(arguments)}", file=source)
     pairs = enumerate(zip(arguments, value, strict=True))
     return tuple(_read_value(hint, item, source, f"{path}[{i}]") for i, (hint, item) in pairs)
+
+
+_READERS = {typing.Union: _read_union, types.UnionType: _read_union, typing.Literal: _read_choice, tuple: _read_tuple}
 
 
 def _read_scalar(hint: Any, value: object, source: str, path: str) -> Any:

@@ -13,7 +13,8 @@ from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.sampling import Sampler
 from sottovoce.runtime.speech_decoder import SpeechDecoder, SpeechDecoderParts
-from sottovoce.runtime.speech_stream import CutRule, Decode, SpeechStream
+from sottovoce.runtime.speech_stream import CutRule, SpeechStream, Step
+from sottovoce.runtime.stages.codec import Codec, time_steps
 from sottovoce.runtime.tensor_dump import TensorDump
 from sottovoce.runtime.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ class SpeechOutput:
     spec: SpeechSpec
     tokenizer: Tokenizer
     decoder: SpeechDecoder
-    codec: Decode
+    codec: Codec
     stopwatch: Stopwatch
     dump: TensorDump | None = None
     _begun: bool = field(default=False, init=False)
@@ -48,8 +49,8 @@ class SpeechOutput:
         """
         stream = self._stream(self.spec.later_pieces if self._begun else self.spec.first_piece)
         self._begun = True
-        said: list[int] = []
-        for code in self.decoder.codes(self.tokenizer.encode_plain(text)):
+        said: list[Step] = []
+        for code in time_steps(self.decoder.codes(self.tokenizer.encode_plain(text)), self.codec.books):
             if is_cancelled():
                 return
             said.append(code)
@@ -66,7 +67,7 @@ class SpeechOutput:
         rule = CutRule(self.spec.cut_window_samples, self.spec.cut_search_samples, piece.threshold)
         return SpeechStream(self._decode, self.spec.samples_per_code, piece, rule)
 
-    def _decode(self, codes: Sequence[int]) -> Samples:
+    def _decode(self, codes: Sequence[Step]) -> Samples:
         with self.stopwatch.measure("codec"):
             return self.codec(codes)
 

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from sottovoce.runtime.manifest import PieceSpec
 
 Samples = npt.NDArray[np.float32]
-Decode = Callable[[Sequence[int]], Samples]
+Step = int | tuple[int, ...]
+"""A code, or the codes of one time step where the codec has several codebooks."""
+Decode = Callable[[Sequence[Step]], Samples]
 """(n,) codes → (n · samples per code,) samples: the codec."""
 
 
@@ -67,7 +69,7 @@ class SpeechStream:
 
     def reset(self) -> None:
         """Begin a new piece; what was not given out is dropped."""
-        self._codes: list[int] = []
+        self._codes: list[Step] = []
         """Context on the left, then what is not decoded yet."""
         self._context = 0
         self._kept = np.zeros(0, dtype=np.float32)
@@ -77,7 +79,7 @@ class SpeechStream:
         """Samples that are decoded and not given out yet."""
         return len(self._kept)
 
-    def append(self, code: int) -> Samples | None:
+    def append(self, code: Step) -> Samples | None:
         """Take one code; a segment (n,) if one is complete."""
         self._codes.append(code)
         needed = self._context + self._piece.chunk_codes + self._piece.padding_codes
