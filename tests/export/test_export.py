@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_factory import CheckpointRecipe, static_chunks_config, write_checkpoint
 from safetensors.torch import load_file, save_file
 
+from sottovoce.export import ExportOptions, export
 from sottovoce.export.checkpoint import Checkpoint
-from sottovoce.export.export import ExportOptions, export
+from sottovoce.export.verify import VerifyOptions, verify
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import CheckpointError, SottovoceError
-from sottovoce.runtime.manifest import STAGES
+from sottovoce.runtime.manifest import STAGES, Precision
 
 
 class Interrupter:
@@ -139,3 +141,16 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="llama"):
         export(tmp_path / "checkpoint", tmp_path / "a.bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_another_checkpoint_of_the_layout_equals_pytorch(precision: Precision, tmp_path: Path) -> None:
+    """Other sizes, static audio chunks, BatchNorm and ReLU, blocks of type 2, six shards, bfloat16."""
+    recipe = CheckpointRecipe(static_chunks_config(), seed=11, shards=6, dtype="bfloat16")
+    folder = write_checkpoint(tmp_path / "checkpoint", recipe)
+    export(folder, tmp_path / "a.bundle", ExportOptions(precision=precision))
+    report = verify(tmp_path / "a.bundle", str(folder), VerifyOptions())
+    assert report.first_divergence is None
+    assert {stage.stage for stage in report.stages} == set(STAGES)
+    assert report.ok
