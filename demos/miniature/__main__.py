@@ -1,0 +1,7 @@
+"""`python -m sottovoce.demos.miniature`."""
+
+import sys
+
+from sottovoce.demos.miniature.commands import main
+
+sys.exit(main())

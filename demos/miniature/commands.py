@@ -1,0 +1,178 @@
+"""The command line: `python -m sottovoce.demos.miniature questions | data | train | evaluate | pack`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from sottovoce.runtime.console import Console
+from sottovoce.runtime.errors import SottovoceError
+
+from sottovoce.demos.miniature.curriculum import questions
+from sottovoce.demos.miniature.settings import WORKSPACE_VARIABLE, Workspace, default_workspace
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on standard output.")
+WORK = click.option(
+    "--work", type=FOLDER, default=None, metavar="DIR",
+    help=f"Data and training states [default: ${WORKSPACE_VARIABLE}, or a folder of the user's cache].",
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def application() -> None:
+    """Make, train, examine and pack the miniature: a small VITA-1.5 for a closed curriculum."""
+
+
+@application.command("questions")
+@AS_JSON
+def questions_command(as_json: bool) -> None:
+    """Every question of the curriculum with its reply."""
+    if as_json:
+        listed = [
+            {"question": one.question, "reply": one.reply, "task": one.task, "held_out": one.held_out}
+            for one in questions()
+        ]
+        sys.stdout.write(json.dumps(listed, ensure_ascii=False) + "\n")
+        return
+    for one in questions():
+        print(f"{one.task:12} {'held out' if one.held_out else '':8}  {one.question}  →  {one.reply}")
+
+
+@application.command("data")
+@WORK
+@AS_JSON
+@click.option("--held-out", type=FOLDER, metavar="DIR", help="Write a set nobody was trained on, for `evaluate`.")
+@click.option("--calibration", type=FOLDER, metavar="DIR", help="Write a set of training voices, for calibration.")
+@click.option("--items", type=click.IntRange(1, 100_000), default=60, show_default=True, help="Items of each task.")
+@click.option("--seed", type=int, default=2026, show_default=True)
+def data_command(
+    work: Path | None, as_json: bool, held_out: Path | None, calibration: Path | None, items: int, seed: int
+) -> None:
+    """Tokenizer and speech for training; or, with an option, a set of conversations in a folder."""
+    console = Console(as_json)
+    if held_out is None and calibration is None:
+        _make_training_data(_workspace(work), console)
+        return
+    from sottovoce.demos.miniature.sets import CALIBRATION_TASKS, TASKS, SetWriter
+
+    made: dict[str, object] = {}
+    for name, folder, tasks in (("held_out", held_out, TASKS), ("calibration", calibration, CALIBRATION_TASKS)):
+        if folder is None:
+            continue
+        with console.progress() as progress:
+            writer = SetWriter(folder, seed, training=name == "calibration")
+            for done, _task in enumerate(writer.write(tasks, items), start=1):
+                progress.step(f"{name} set", done, len(tasks) * items)
+        made[name] = {"folder": str(folder), "items": len(tasks) * items}
+        console.say(f"{len(tasks) * items} items in {folder}")
+    console.result(made)
+
+
+def _make_training_data(workspace: Workspace, console: Console) -> None:
+    from sottovoce.demos.miniature.speech_in import make_speech
+    from sottovoce.demos.miniature.stages import SPEECH_SEED, SPEECH_SHARDS
+    from sottovoce.demos.miniature.tokenizer import prepare
+
+    vocabulary = prepare(workspace).get_vocab_size()
+    with console.progress() as progress:
+        for number in make_speech(workspace.speech, SPEECH_SHARDS, SPEECH_SEED):
+            progress.step("speech", number + 1, SPEECH_SHARDS)
+    console.say(f"{SPEECH_SHARDS} shards of speech in {workspace.speech}, a tokenizer of {vocabulary} pieces")
+    console.result({"shards": SPEECH_SHARDS, "vocabulary": vocabulary, "folder": str(workspace.root)})
+
+
+@application.command("train")
+@WORK
+@click.option("--stage", type=click.IntRange(1, 3), required=True, help="1 vision–language, 2 audio in, 3 audio out.")
+@click.option("--part", type=click.Choice(("encoder", "joint")), help="Stage 2: only this part [default: both].")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
+def train_command(work: Path | None, stage: int, part: str | None, threads: int) -> None:
+    """Train a stage, or go on where it was stopped."""
+    import torch
+
+    torch.set_num_threads(threads)
+    workspace = _workspace(work)
+    with Console().progress() as progress:
+        if stage == 3:
+            from sottovoce.demos.miniature.speech_out.stage import train_speech_out
+
+            train_speech_out(workspace)
+            return
+        from sottovoce.demos.miniature.stages import train_encoder, train_joint, train_language
+
+        if stage == 1:
+            train_language(workspace, progress)
+            return
+        if part != "joint":
+            train_encoder(workspace, progress)
+        if part != "encoder":
+            train_joint(workspace, progress)
+
+
+@application.command("evaluate")
+@WORK
+@AS_JSON
+@click.option("--set", "folder", type=FOLDER, required=True, metavar="DIR", help="A set made by `data --held-out`.")
+def evaluate_command(work: Path | None, as_json: bool, folder: Path) -> None:
+    """The newest training states on a set, in PyTorch (a bundle is examined by `sottovoce evaluate`)."""
+    import torch
+    from sottovoce.calibration.scores import table_rows
+
+    from sottovoce.demos.miniature.evaluation import examine
+
+    torch.set_num_threads(1)
+    console = Console(as_json)
+    with console.progress() as progress:
+        scores = examine(_workspace(work), folder, lambda done, total: progress.step("items", done, total))
+    columns = ("task", "measure", "items", "result", "95 %")
+    console.table("", columns, table_rows(scores.tasks), right=(2, 3))
+    console.say(f"questions taken for talk meant for others: {100 * scores.questions_ignored:.1f} %")
+    console.result(scores.as_json())
+
+
+@application.command("pack")
+@WORK
+@AS_JSON
+@click.option("-o", "--output", type=FOLDER, help="The checkpoint's folder [default: in the work folder].")
+@click.option("--untrained-speech", is_flag=True, help="Random weights for what stage 3 has not trained yet.")
+def pack_command(work: Path | None, as_json: bool, output: Path | None, untrained_speech: bool) -> None:
+    """The newest states as a checkpoint in the released layout, checked by the exporter's reader."""
+    from sottovoce.demos.miniature.pack import pack
+
+    workspace, console = _workspace(work), Console(as_json)
+    target = output or workspace.checkpoint
+    size = pack(workspace, target, untrained_speech)
+    console.say(f"{target}: {size / 1e6:.1f} MB")
+    console.result({"checkpoint": str(target), "bytes": size})
+
+
+def _workspace(work: Path | None) -> Workspace:
+    return Workspace(work) if work is not None else default_workspace()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 it failed, 2 wrong usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        application.main(args=given, prog_name="python -m sottovoce.demos.miniature", standalone_mode=False)
+    except SottovoceError as problem:
+        if "--json" in given:
+            print(json.dumps(problem.as_json(), ensure_ascii=False))
+        print(problem, file=sys.stderr)
+        return 1
+    except click.ClickException as problem:
+        problem.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted: the same command goes on from the last saved state", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return 1
+    return 0

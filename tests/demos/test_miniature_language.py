@@ -1,0 +1,160 @@
+"""Tokenizer, prompts, stretched text, and trainings that go on where they stopped."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from sottovoce.demos.miniature.curriculum import questions
+from sottovoce.demos.miniature.encoder_training import (
+    EncoderRecipe,
+    EncoderTrainer,
+    ctc_path,
+    edit_distance,
+    token_loss,
+    token_scores,
+)
+from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer
+from sottovoce.demos.miniature.lessons import Mixture
+from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
+from sottovoce.demos.miniature.speech_batches import SpeechData
+from sottovoce.demos.miniature.speech_in import Exchange, Spoken, shard_path, write_shard
+from sottovoce.demos.miniature.speech_out.training_state import load_state, save_state
+from sottovoce.demos.miniature.tokenizer import (
+    FRAMING,
+    MAX_PIECE_BYTES,
+    SPECIAL_TOKENS,
+    draw_embeddings,
+    save_tokenizer,
+    train_tokenizer,
+)
+from sottovoce.runtime.errors import SottovoceError
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def writer(tokenizer: Tokenizer) -> PromptWriter:
+    return PromptWriter(tokenizer, tokens_per_image=16)
+
+
+@pytest.fixture(scope="module")
+def table(tokenizer: Tokenizer) -> np.ndarray:
+    return draw_embeddings(tokenizer.get_vocab_size())
+
+
+def test_pieces_are_short_and_nothing_is_lost(tokenizer: Tokenizer) -> None:
+    long = {token for token in tokenizer.get_vocab() if len(token) > MAX_PIECE_BYTES} - set(SPECIAL_TOKENS)
+    whole = {tokenizer.encode(text).tokens[0] for text in FRAMING}
+    assert all(len(tokenizer.encode(text).ids) == 1 for text in FRAMING)
+    # What remains are the steps on the way to a whole framing word.
+    assert all(any(word.startswith(token) or token in word for word in whole) for token in long)
+    for one in questions():
+        for text in (one.question, one.reply, typed(one.question, random.Random(1))):
+            assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_saved_files_give_the_same_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+    }  # fmt: skip
+    again = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    text = "<|im_start|>user\nwhat is 7 plus five?<|im_end|>\n☞Twelve, née Zwölf."
+    assert again.encode(text).ids == tokenizer.encode(text).ids
+    assert train_tokenizer().to_str() == tokenizer.to_str(), "the same corpus gives the same pieces"
+
+
+def test_a_prompt_is_the_chat_text_with_placeholders(writer: PromptWriter, tokenizer: Tokenizer) -> None:
+    ask = Ask(Sound(3), images=2)
+    row = writer.lesson("Be kind.", [(Ask("what is two plus two"), "☜Four.")], ask, "☞Yes.")
+    before = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nwhat is two plus two<|im_end|>\n<|im_start|>assistant\n"
+    expected = [*tokenizer.encode(before + "☜Four.<|im_end|>\n<|im_start|>user\n").ids, *[IMAGE_ID] * 32,
+                *tokenizer.encode("\n").ids, *[AUDIO_ID] * 3,
+                *tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n☞Yes.<|im_end|>").ids]  # fmt: skip
+    assert row.ids == expected
+    learned = [label for label in row.labels if label != IGNORED]
+    assert learned == tokenizer.encode("☞Yes.<|im_end|>").ids
+    assert row.ids[-len(learned) :] == learned, "labels stand under their own tokens"
+
+
+def test_stretched_text_reads_back_as_its_tokens(writer: PromptWriter, table: np.ndarray) -> None:
+    ids = writer.encode(" turn on the kitchen light")
+    for seed in range(20):
+        sound = stretched(ids, writer.blank, table, np.random.default_rng(seed), errors=0.0)
+        assert sound.vectors is not None
+        assert sound.vectors.shape == (sound.length, 256)
+        nearest = token_scores(torch.from_numpy(sound.vectors)[None], torch.from_numpy(table)).argmax(-1)[0]
+        assert tuple(ctc_path(nearest, writer.blank)) == ids
+
+
+def test_tied_ctc_is_least_where_the_embeddings_are_the_words(writer: PromptWriter, table: np.ndarray) -> None:
+    ids = writer.encode(" what color is snow")
+    rows = torch.from_numpy(table)
+    spelled = rows[[token for pair in zip(ids, [writer.blank] * len(ids), strict=True) for token in pair]][None]
+    sizes = torch.tensor([spelled.shape[1]])
+    right = token_loss(spelled, sizes, [ids], rows, writer.blank)
+    other = token_loss(spelled, sizes, [writer.encode(" what color is coal")], rows, writer.blank)
+    assert right < 0.05
+    assert other > 10 * right
+
+
+def test_edit_distance() -> None:
+    assert edit_distance([1, 2, 3], [1, 2, 3]) == 0
+    assert edit_distance([1, 2, 3], []) == 3
+    assert edit_distance([1, 2, 3, 4], [2, 3, 5]) == 2
+
+
+def _trained(trainer: LanguageTrainer | EncoderTrainer, steps: int) -> list[float]:
+    return [trainer.step()["loss"] for _ in range(steps)]
+
+
+def test_language_training_resumes_to_the_same_curve(writer: PromptWriter, table: np.ndarray, tmp_path: Path) -> None:
+    recipe = LanguageRecipe(mixture=Mixture(typed=2, stretched=2, pictures=1, clips=1, noises=1))
+    whole = _trained(LanguageTrainer(recipe, writer, table), 3)
+    first = LanguageTrainer(recipe, writer, table)
+    assert _trained(first, 1) == whole[:1]
+    save_state(tmp_path / "state.pt", first.state())
+    second = LanguageTrainer(recipe, writer, table)
+    second.load(load_state(tmp_path / "state.pt") or {})
+    assert _trained(second, 2) == whole[1:]
+    assert torch.equal(second.learner.llm.model.embed_tokens.weight, torch.from_numpy(table)), "the table is frozen"
+
+
+def _write_shards(folder: Path, count: int) -> None:
+    dice = np.random.default_rng(8)
+    for number in range(count):
+        spoken = [
+            Spoken(dice.normal(8, 3, (int(dice.integers(60, 110)), 80)).astype(np.float16), exchange, "test")
+            for exchange in questions()[number * 30 : number * 30 + 12]
+        ]
+        write_shard(shard_path(folder, number), [*spoken, Spoken(spoken[0].features, Exchange("", "", "noise", False), "noise")])
+
+
+def test_encoder_training_resumes_across_the_arrival_of_more_speech(
+    writer: PromptWriter, table: np.ndarray, tmp_path: Path
+) -> None:
+    _write_shards(tmp_path, 2)
+    recipe = EncoderRecipe(growth=((0, 1), (2, 2)), batch_size=3, clean_steps=1, tokens_from=1)
+    whole = _trained(EncoderTrainer(recipe, SpeechData(tmp_path, 1), writer, table), 4)
+    first = EncoderTrainer(recipe, SpeechData(tmp_path, 1), writer, table)
+    _trained(first, 3)
+    save_state(tmp_path / "state.pt", first.state())
+    second = EncoderTrainer(recipe, SpeechData(tmp_path, 1), writer, table)
+    second.load(load_state(tmp_path / "state.pt") or {})
+    assert _trained(second, 1) == whole[3:]
+
+
+def test_missing_speech_is_named(tmp_path: Path) -> None:
+    _write_shards(tmp_path, 1)
+    with pytest.raises(SottovoceError, match=r"shard-0001\.npz") as refusal:
+        SpeechData(tmp_path, 3)
+    assert "miniature data" in str(refusal.value)
