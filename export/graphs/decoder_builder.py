@@ -9,19 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from sottovoce.export.dialects import Dialect, Positions
 from sottovoce.export.graphs.contract import ELEMENT_TYPES, FLOAT_TYPES, Spelling, StageFiles, narrowed
-from sottovoce.export.graphs.external_data import ExternalDataWriter, Weights
+from sottovoce.export.graphs.external_data import ExternalDataWriter, WeightBlocks, Weights
 from sottovoce.export.graphs.graph_builder import GraphBuilder
 from sottovoce.export.modules.llama_layer import Rotary
 from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec, TensorSpec
 
 TensorReader = Callable[[str], torch.Tensor]
 """Reads one tensor of a checkpoint by its name."""
+NUMPY_TYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float16: np.dtype(np.float16),
+}
+BLOCK_BYTES = 64 << 20
+"""Matrices are transposed and converted in pieces of this size."""
 
 
 @dataclass(frozen=True)
@@ -237,9 +244,12 @@ class _DecoderGraph:
     def _vector(self, name: str) -> Weights:
         return self._float(name, self._read(name))
 
-    def _matrix(self, name: str) -> Weights:
+    def _matrix(self, name: str) -> WeightBlocks:
         """A linear layer's matrix as MatMul takes it, (in, out): no engine has to transpose it when it loads."""
-        return self._float(name, self._read(name).T)
+        transposed = self._read(name).T
+        rows = max(1, BLOCK_BYTES // (transposed.shape[1] * transposed.element_size()))
+        blocks = (self._float(name, block) for block in transposed.split(rows))
+        return WeightBlocks(NUMPY_TYPES[self._dtype], tuple(transposed.shape), blocks)
 
     def _float(self, name: str, values: torch.Tensor) -> Weights:
         return np.asarray(narrowed(name, values, self._dtype).contiguous().numpy())

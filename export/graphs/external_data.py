@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import TracebackType
 
@@ -18,11 +21,20 @@ LARGE_BYTES = 64 * 1024
 Weights = npt.NDArray[np.generic]
 
 
+@dataclass(frozen=True)
+class WeightBlocks:
+    """A tensor that comes in pieces along its first axis, so that even the largest is never whole in memory."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    blocks: Iterable[Weights]
+
+
 class ExternalDataWriter:
     """The `.data` file of one graph.
 
-    Only the tensor being appended is in memory, so a model of any size is written in the memory of its largest tensor.
-    Used as a context manager; the file is complete when it is left without an exception.
+    Only what is being appended is in memory, so a model of any size can be written. Used as a context manager; the
+    file is complete when that is left without an exception.
 
     Args:
         path: where to write; the graph that refers to it must lie in the same folder.
@@ -41,21 +53,25 @@ class ExternalDataWriter:
     ) -> None:
         self._file.close()
 
-    def append(self, name: str, values: Weights) -> onnx.TensorProto:
+    def append(self, name: str, values: Weights | WeightBlocks) -> onnx.TensorProto:
         """Write `values` (any shape, little-endian, row-major) and return the initializer that refers to them."""
-        values = np.ascontiguousarray(values)
-        alignment = PAGE_BYTES if values.nbytes >= LARGE_BYTES else LINE_BYTES
-        padding = -self._offset % alignment
+        if not isinstance(values, WeightBlocks):
+            values = WeightBlocks(values.dtype, values.shape, [values])
+        length = prod(values.shape) * values.dtype.itemsize
+        padding = -self._offset % (PAGE_BYTES if length >= LARGE_BYTES else LINE_BYTES)
         self._file.write(b"\0" * padding)
         self._offset += padding
-        self._file.write(values.reshape(-1).view(np.uint8).data)
+        for block in values.blocks:
+            self._file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
         tensor = onnx.TensorProto(
             name=name,
             data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
             dims=values.shape,
             data_location=onnx.TensorProto.EXTERNAL,
         )
-        for key, value in (("location", self.path.name), ("offset", self._offset), ("length", values.nbytes)):
+        for key, value in (("location", self.path.name), ("offset", self._offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
-        self._offset += values.nbytes
+        self._offset += length
+        if self._file.tell() != self._offset:
+            raise ValueError(f"the pieces of {name!r} do not add up to its shape {values.shape}")
         return tensor

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from sottovoce.export.graphs.contract import value_info
-from sottovoce.export.graphs.external_data import ExternalDataWriter, Weights
+from sottovoce.export.graphs.external_data import ExternalDataWriter, WeightBlocks, Weights
 from sottovoce.runtime.manifest import TensorSpec
 
 IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11, 24: 12}
@@ -52,7 +52,7 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
         return output
 
-    def weight(self, name: str, values: Weights) -> str:
+    def weight(self, name: str, values: Weights | WeightBlocks) -> str:
         """Store a trained tensor in the external file."""
         self._initializers[self._claim(name)] = self._data.append(name, values)
         return name
