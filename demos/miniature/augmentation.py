@@ -62,15 +62,15 @@ def noise(length: int, draw: np.random.Generator) -> Samples:
     size = 1 << int(np.ceil(np.log2(max(length, 2))))
     slope = draw.uniform(0, 1.6)
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    shape = np.maximum(frequencies, 30.0) ** (-slope / 1.0)
-    made = np.fft.irfft(np.fft.rfft(draw.normal(size=size)) * shape, size)[:length]
+    shape = np.maximum(frequencies, 30.0) ** -slope
+    made: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(draw.normal(size=size)) * shape, size)[:length]
     made /= np.std(made) + 1e-9
     if draw.random() < 0.2:
         time = np.arange(length) / SAMPLE_RATE
         base = draw.choice((50.0, 60.0, 100.0, 120.0))
         hum = sum(draw.uniform(0.2, 1) * np.sin(2 * np.pi * base * k * time + draw.uniform(0, 6)) for k in range(1, 6))
         made = made * draw.uniform(0.1, 1) + hum
-    return (made / (np.std(made) + 1e-9)).astype(np.float32)
+    return np.asarray(made / (np.std(made) + 1e-9), dtype=np.float32)
 
 
 def music(seconds: float, draw: np.random.Generator) -> Samples:
@@ -90,7 +90,7 @@ def music(seconds: float, draw: np.random.Generator) -> Samples:
             tone = sum(h * np.sin(2 * np.pi * pitch * (k + 1) * time) for k, h in enumerate(harmonics))
             at = int(start * SAMPLE_RATE)
             out[at : at + length] += envelope * tone
-    return (out / (np.abs(out).max() + 1e-9)).astype(np.float32)
+    return np.asarray(out / (np.abs(out).max() + 1e-9), dtype=np.float32)
 
 
 def disturb(samples: Samples, draw: np.random.Generator, others: Sequence[Samples] = ()) -> Samples:
@@ -108,13 +108,14 @@ def disturb(samples: Samples, draw: np.random.Generator, others: Sequence[Sample
         samples = reverberate(samples, float(draw.uniform(0.08, 0.45)), float(draw.uniform(0.2, 0.9)), draw)
     power = float(np.sqrt(np.mean(samples**2)) + 1e-6)
     if draw.random() < 0.65:
-        samples = samples + noise(len(samples), draw) * power * 10 ** (-draw.uniform(8, 35) / 20)
+        loudness = np.float32(power * 10 ** (-draw.uniform(8, 35) / 20))
+        samples = samples + noise(len(samples), draw) * loudness
     if len(others) and draw.random() < 0.1:
         other = np.resize(others[int(draw.integers(len(others)))], len(samples))
-        samples = samples + other * (power / (np.std(other) + 1e-6)) * 10 ** (-draw.uniform(12, 24) / 20)
+        samples = samples + other * np.float32(power / (np.std(other) + 1e-6) * 10 ** (-draw.uniform(12, 24) / 20))
     samples = samples / (np.abs(samples).max() + 1e-6)
     level = 10 ** (-draw.uniform(0, 26) / 20) if draw.random() < 0.95 else draw.uniform(1.2, 3.0)
-    return np.clip(samples * level, -1.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(samples * level, -1.0, 1.0), dtype=np.float32)
 
 
 def disturbance(draw: np.random.Generator) -> Samples:
@@ -135,4 +136,4 @@ def disturbance(draw: np.random.Generator) -> Samples:
     else:
         made = noise(length, draw) * float(draw.uniform(0, 0.01))
     level = 10 ** (-draw.uniform(0, 30) / 20)
-    return np.clip(made / max(np.abs(made).max(), 0.1) * level, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(made / max(np.abs(made).max(), 0.1) * level, -1, 1), dtype=np.float32)

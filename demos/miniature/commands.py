@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from sottovoce.runtime.console import Console
-from sottovoce.runtime.errors import SottovoceError
 
 from sottovoce.demos.miniature.curriculum import questions
 from sottovoce.demos.miniature.settings import WORKSPACE_VARIABLE, Workspace, default_workspace
+from sottovoce.runtime.console import Console
+from sottovoce.runtime.errors import SottovoceError
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on standard output.")
@@ -50,7 +50,7 @@ def questions_command(as_json: bool) -> None:
 @click.option("--calibration", type=FOLDER, metavar="DIR", help="Write a set of training voices, for calibration.")
 @click.option("--items", type=click.IntRange(1, 100_000), default=60, show_default=True, help="Items of each task.")
 @click.option("--seed", type=int, default=2026, show_default=True)
-def data_command(
+def data_command(  # noqa: PLR0913  # one argument an option
     work: Path | None, as_json: bool, held_out: Path | None, calibration: Path | None, items: int, seed: int
 ) -> None:
     """Tokenizer and speech for training; or, with an option, a set of conversations in a folder."""
@@ -121,8 +121,8 @@ def train_command(work: Path | None, stage: int, part: str | None, threads: int)
 def evaluate_command(work: Path | None, as_json: bool, folder: Path) -> None:
     """The newest training states on a set, in PyTorch (a bundle is examined by `sottovoce evaluate`)."""
     import torch
-    from sottovoce.calibration.scores import table_rows
 
+    from sottovoce.calibration.scores import table_rows
     from sottovoce.demos.miniature.evaluation import examine
 
     torch.set_num_threads(1)

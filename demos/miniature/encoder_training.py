@@ -14,14 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sottovoce.export.config import AudioEncoderConfig
-from sottovoce.export.modules.masks import length_mask
 from torch import Tensor, nn
 
 from sottovoce.demos.miniature.model import AUDIO, build_audio_encoder, use_bfloat16
 from sottovoce.demos.miniature.prompts import PromptWriter
 from sottovoce.demos.miniature.speech_batches import LETTERS, Disturbance, SpeechData, collate, letters_of
 from sottovoce.demos.miniature.speech_out.training_state import batch_generator, learning_rate
+from sottovoce.export.config import AudioEncoderConfig
+from sottovoce.export.modules.masks import length_mask
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ class EncoderTrainer:
         figures = {"letter_errors": letter_errors(log_probabilities, sizes, labels)}
         if self.finished_steps >= self.recipe.tokens_from:
             embeddings = self.encoder.adpter(hidden, length_mask(sizes, hidden.shape[1]))
-            tokens = [self.writer.encode(" " + one.exchange.question) if one.exchange.question else () for one in spoken]
+            tokens = [
+                self.writer.encode(" " + one.exchange.question) if one.exchange.question else () for one in spoken
+            ]
             tied = token_loss(embeddings, (sizes + 1) // 2, tokens, self.table, self.writer.blank)
             loss = loss + self.recipe.token_weight * tied
             figures["token_loss"] = float(tied.detach())
@@ -151,9 +153,7 @@ def token_scores(embeddings: Tensor, table: Tensor) -> Tensor:
     return (NEARNESS * closeness).log_softmax(-1)
 
 
-def token_loss(
-    embeddings: Tensor, sizes: Tensor, tokens: Sequence[Sequence[int]], table: Tensor, blank: int
-) -> Tensor:
+def token_loss(embeddings: Tensor, sizes: Tensor, tokens: Sequence[Sequence[int]], table: Tensor, blank: int) -> Tensor:
     """CTC of the adapter's output against the words' tokens, per token; the padding token is the blank."""
     flat = torch.tensor([token for row in tokens for token in row], dtype=torch.long)
     counts = torch.tensor([len(row) for row in tokens])
@@ -167,6 +167,7 @@ def letter_errors(log_probabilities: Tensor, sizes: Tensor, labels: list[list[in
     """Letter error rate of the best paths."""
     paths = log_probabilities.argmax(-1)
     wrong = sum(
-        edit_distance(row, ctc_path(path[:size], 0)) for row, path, size in zip(labels, paths, sizes.tolist(), strict=True)
+        edit_distance(row, ctc_path(path[:size], 0))
+        for row, path, size in zip(labels, paths, sizes.tolist(), strict=True)
     )
     return wrong / max(1, sum(map(len, labels)))

@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+
 from sottovoce.calibration.evaluation_set import EvaluationItem, read_evaluation_set
 from sottovoce.calibration.scores import Outcome, Scores, score
-from sottovoce.export.modules.audio_encoder import AudioEncoder
-from sottovoce.runtime.features.images import pixels, read_image, tile_image
-from sottovoce.runtime.features.video import read_video
-from sottovoce.runtime.manifest import VideoFrontEnd
-
 from sottovoce.demos.miniature.learner import Learner
 from sottovoce.demos.miniature.lessons import FRONT_END
 from sottovoce.demos.miniature.model import VISION, build_audio_encoder
@@ -23,6 +19,10 @@ from sottovoce.demos.miniature.prompts import SYSTEM, Ask, PromptWriter, Row, So
 from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_in import fbank
 from sottovoce.demos.miniature.tokenizer import STATE_NOISE, STATE_SPOKEN, STATE_TYPED, prepare
+from sottovoce.export.modules.audio_encoder import AudioEncoder
+from sottovoce.runtime.features.images import pixels, read_image, tile_image
+from sottovoce.runtime.features.video import read_video
+from sottovoce.runtime.manifest import VideoFrontEnd
 
 STATES = (STATE_SPOKEN, STATE_NOISE, STATE_TYPED)
 VIDEO = VideoFrontEnd(frames_per_second=1.0, min_frames=4, max_frames=16)
@@ -58,7 +58,8 @@ class Examinee:
         samples, _rate = soundfile.read(path, dtype="float32")
         assert self.audio is not None  # noqa: S101  # `examine` leaves spoken items out until there is one
         embeddings, _lengths = self.audio(torch.from_numpy(fbank(samples))[None])
-        return embeddings[0]
+        heard: torch.Tensor = embeddings[0]
+        return heard
 
     def _prompt(self, item: EvaluationItem, ask: Ask) -> Row:
         asked = [turn.text for turn in item.history if turn.role == "user"]
@@ -67,7 +68,9 @@ class Examinee:
         return self.writer.prompt(SYSTEM, history, ask)
 
 
-def examine(workspace: Workspace, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Scores:
+def examine(
+    workspace: Workspace, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Scores:
     """Put a whole set to the newest states; spoken items are left out while nothing has learned to listen.
 
     Raises:

@@ -89,7 +89,11 @@ def _date(draw: random.Random) -> FollowUp:
     i = draw.randrange(len(names))
     following, later = names[(i + 1) % len(names)], names[(i + 2) % len(names)]
     before = Turn(f"what {kind} comes after {names[i].lower()}", f"After {names[i]} comes {following}.")
-    return before, draw.choice(("and after that", "and what comes then", "and then")), f"After {following} comes {later}."
+    return (
+        before,
+        draw.choice(("and after that", "and what comes then", "and then")),
+        f"After {following} comes {later}.",
+    )
 
 
 def _repeat(draw: random.Random) -> FollowUp:

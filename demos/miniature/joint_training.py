@@ -7,13 +7,12 @@ CTC losses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sottovoce.export.modules.masks import length_mask
 from torch import Tensor, nn
 
 from sottovoce.demos.miniature.encoder_training import letter_errors, letter_loss, token_loss
@@ -25,6 +24,7 @@ from sottovoce.demos.miniature.prompts import PromptWriter
 from sottovoce.demos.miniature.speech_batches import LETTERS, Disturbance, SpeechData, collate, letters_of
 from sottovoce.demos.miniature.speech_in import Spoken
 from sottovoce.demos.miniature.speech_out.training_state import batch_generator, learning_rate
+from sottovoce.export.modules.masks import length_mask
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class JointRecipe:
     peak_rate: float = 6e-4
     letter_weight: float = 0.15
     token_weight: float = 0.3
-    mixture: Mixture = Mixture(typed=6, stretched=4, pictures=4, clips=2, noises=0)
+    mixture: Mixture = field(default_factory=lambda: Mixture(typed=6, stretched=4, pictures=4, clips=2, noises=0))
     report_every: int = 20
     save_every_seconds: float = 90.0
 

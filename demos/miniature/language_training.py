@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class LanguageRecipe:
     align_steps: int = 250
     """So long, pictures are only described."""
     peak_rate: float = 2e-3
-    mixture: Mixture = Mixture()
+    mixture: Mixture = field(default_factory=Mixture)
     report_every: int = 20
     save_every_seconds: float = 90.0
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sottovoce.export.config import AudioEncoderConfig, LanguageModelConfig, VisionEncoderConfig
-
 from sottovoce.demos.miniature.lessons import IMAGE_MEAN, IMAGE_STD
 from sottovoce.demos.miniature.prompts import SYSTEM
+from sottovoce.export.config import AudioEncoderConfig, LanguageModelConfig, VisionEncoderConfig
 
 VISION_FOLDER = "InternViT-miniature-112px"
 AUDIO_FOLDER = "audio-encoder-miniature"
@@ -59,7 +58,7 @@ def generation_config(padding: int, end_of_turn: int) -> dict[str, Any]:
 
 
 def prompt_config() -> dict[str, Any]:
-    """`sottovoce.json`: what the layout has no place for. The miniature knows one system text and one tile a picture."""
+    """`sottovoce.json`: what the layout has no place for: the one system text that is known, one tile a picture."""
     return {"system_prompts": {"plain": SYSTEM, "image": SYSTEM, "video": SYSTEM}, "max_tiles": 1}
 
 
@@ -163,4 +162,8 @@ def audio_config(audio: AudioEncoderConfig) -> dict[str, Any]:
 def cmvn_statistics(mean: list[float], istd: list[float]) -> dict[str, Any]:
     """`global_cmvn` as JSON, from the mean and the inverse deviation in the weights."""
     squares = [(1.0 / scale**2 + value**2) * FRAME_STATISTICS for value, scale in zip(mean, istd, strict=True)]
-    return {"mean_stat": [value * FRAME_STATISTICS for value in mean], "var_stat": squares, "frame_num": FRAME_STATISTICS}
+    return {
+        "mean_stat": [value * FRAME_STATISTICS for value in mean],
+        "var_stat": squares,
+        "frame_num": FRAME_STATISTICS,
+    }

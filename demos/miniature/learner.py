@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sottovoce.export.modules.language_model import LanguageModel
-from sottovoce.export.modules.llama_layer import KVCache
-from sottovoce.export.modules.vision_encoder import VisionEncoder
 from torch import Tensor, nn
 
 from sottovoce.demos.miniature.model import build_language_model, build_vision_encoder, use_bfloat16
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Batch, Row, collate_rows
+from sottovoce.export.modules.language_model import LanguageModel
+from sottovoce.export.modules.llama_layer import KVCache
+from sottovoce.export.modules.vision_encoder import VisionEncoder
 
 
 class Learner(nn.Module):

@@ -10,8 +10,6 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sottovoce.runtime.features.images import pixels
-from sottovoce.runtime.manifest import ImageFrontEnd
 
 from sottovoce.demos.miniature.clips import draw_clip
 from sottovoce.demos.miniature.curriculum import Exchange
@@ -20,6 +18,8 @@ from sottovoce.demos.miniature.pictures import DESCRIBE, VisualQuestion, draw_pi
 from sottovoce.demos.miniature.prompts import OTHER_SYSTEMS, SYSTEM, Ask, PromptWriter, Row, Sound, stretched, typed
 from sottovoce.demos.miniature.speech_in import Spoken, draw_exchanges
 from sottovoce.demos.miniature.tokenizer import STATE_NOISE, STATE_SPOKEN, STATE_TYPED
+from sottovoce.runtime.features.images import pixels
+from sottovoce.runtime.manifest import ImageFrontEnd
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FRONT_END = ImageFrontEnd(
@@ -108,7 +108,9 @@ class Teacher:
         cut = 2 * len(text) // 3
         pictures = self._draw_pictures(mixture.pictures, captions_only, draw, dice)
         clips = self._draw_clips(mixture.clips, draw, dice)
-        return [group for group in (lessons_of(text[:cut], ()), lessons_of(text[cut:], ()), pictures, clips) if group.rows]
+        return [
+            group for group in (lessons_of(text[:cut], ()), lessons_of(text[cut:], ()), pictures, clips) if group.rows
+        ]
 
     def _draw_text(self, mixture: Mixture, draw: random.Random, dice: np.random.Generator) -> list[Row]:
         rows: list[Row] = []
@@ -143,9 +145,7 @@ class Teacher:
             rows.append(self.visual(draw.choice(clip.questions), len(clip.frames), draw.random() < 0.4, draw, dice))
         return lessons_of(rows, images)
 
-    def listen(
-        self, spoken: Sequence[Spoken], tokens: Sequence[int], dice: np.random.Generator
-    ) -> Lessons:
+    def listen(self, spoken: Sequence[Spoken], tokens: Sequence[int], dice: np.random.Generator) -> Lessons:
         """Lessons about heard speech: `tokens` says how many embeddings the encoder makes of each utterance.
 
         A question about a picture is put to a picture that is drawn until one fits it.

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from sottovoce.export.config import AdapterConfig, AudioEncoderConfig, LanguageModelConfig, VisionEncoderConfig
-from sottovoce.export.modules.audio_encoder import AudioEncoder
-from sottovoce.export.modules.audio_transformer import PositionAttention, sinusoid
-from sottovoce.export.modules.language_model import LanguageModel
-from sottovoce.export.modules.vision_encoder import VisionEncoder
 from torch import Tensor, nn
 
 from sottovoce.demos.miniature.tokenizer import EMBEDDING_WIDTH
+from sottovoce.export.config import AdapterConfig, AudioEncoderConfig, LanguageModelConfig, VisionEncoderConfig
+from sottovoce.export.modules.audio_encoder import AudioEncoder
+from sottovoce.export.modules.audio_transformer import AudioTransformer, PositionAttention, TransformerLayer, sinusoid
+from sottovoce.export.modules.language_model import LanguageModel
+from sottovoce.export.modules.vision_encoder import VisionEncoder, VisionLayer
 
 AUDIO = AudioEncoderConfig(
     mel_bins=80,
@@ -71,10 +71,14 @@ def build_audio_encoder(config: AudioEncoderConfig = AUDIO) -> AudioEncoder:
     """
     encoder = AudioEncoder(config)
     transformer = encoder.encoder.enc[1]
+    assert isinstance(transformer, AudioTransformer)  # noqa: S101  # for the type checker
+    norm = transformer.embed[1]
+    assert isinstance(norm, nn.LayerNorm)  # noqa: S101
     # What goes on is normed, times sqrt(width): undo that once, so that layers are heard beside their input.
-    nn.init.constant_(transformer.embed[1].weight, 1.0 / math.sqrt(config.attention_size))
+    nn.init.constant_(norm.weight, 1.0 / math.sqrt(config.attention_size))
     line = _straight_line(config.attention_size)
     for layer in transformer.encoders:
+        assert isinstance(layer, TransformerLayer)  # noqa: S101
         _prefer_recent(layer.self_attn, line)
     return encoder
 
@@ -84,7 +88,8 @@ def _straight_line(width: int) -> Tensor:
     table = sinusoid(_LONGEST_FRAMES, width, torch.device("cpu")).double()
     target = torch.arange(_LONGEST_FRAMES, dtype=torch.float64)
     square = table.T @ table + 1e-3 * torch.eye(width, dtype=torch.float64)
-    return torch.linalg.solve(square, table.T @ (target - target.mean())).float()
+    solved: Tensor = torch.linalg.solve(square, table.T @ (target - target.mean()))
+    return solved.float()
 
 
 @torch.no_grad()
@@ -120,6 +125,7 @@ def build_vision_encoder() -> VisionEncoder:
     """A new vision encoder and projector; branches start at full strength, since there is no pretraining to protect."""
     encoder = VisionEncoder(VISION)
     for layer in encoder.vision_tower.vision_tower.encoder.layers:
+        assert isinstance(layer, VisionLayer)  # noqa: S101  # for the type checker
         nn.init.constant_(layer.ls1, 0.7)
         nn.init.constant_(layer.ls2, 0.7)
     nn.init.normal_(encoder.vision_tower.vision_tower.embeddings.position_embedding, std=0.1)
@@ -145,12 +151,14 @@ def _bfloat16_convolution(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor]:
 
 
 def use_bfloat16(module: nn.Module) -> None:
-    """Let every linear layer and picture-like convolution multiply in bfloat16 (weights and sums stay fp32): twice as fast where a CPU has it.
+    """Let linear layers and picture-like convolutions multiply in bfloat16: twice as fast where a CPU has it.
+
+    Weights and what lies between stay fp32.
 
     Projections of positions are left alone: their sums are large and differ by little from frame to frame.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear) and not name.endswith("linear_pos"):
-            layer.forward = _bfloat16_forward(layer)  # type: ignore[method-assign]  # of this instance, on purpose
+            layer.forward = _bfloat16_forward(layer)  # type: ignore[assignment, method-assign]  # of this instance
         elif isinstance(layer, nn.Conv2d):
-            layer.forward = _bfloat16_convolution(layer)  # type: ignore[method-assign]
+            layer.forward = _bfloat16_convolution(layer)  # type: ignore[assignment, method-assign]

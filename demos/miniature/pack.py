@@ -14,11 +14,6 @@ import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
-from sottovoce.export.checkpoint import Checkpoint
-from sottovoce.export.config import CodecConfig, SpeechDecoderConfig
-from sottovoce.export.modules.codec import CodecDecoder
-from sottovoce.export.modules.speech_decoder import SpeechDecoder
-from sottovoce.runtime.errors import SottovoceError
 from torch import Tensor
 
 from sottovoce.demos.miniature import layout
@@ -27,7 +22,12 @@ from sottovoce.demos.miniature.model import AUDIO, VISION, build_audio_encoder
 from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_out.packing import half_precision, write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.training_state import load_state
-from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TURN_END, prepare
+from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TURN_END, prepare, token_id
+from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.config import CodecConfig, SpeechDecoderConfig
+from sottovoce.export.modules.codec import CodecDecoder
+from sottovoce.export.modules.speech_decoder import SpeechDecoder
+from sottovoce.runtime.errors import SottovoceError
 
 MAX_BYTES = 25_000_000
 TOKENIZER_FILES = (
@@ -91,7 +91,7 @@ def pack(workspace: Workspace, target: Path, untrained_speech: bool = False) -> 
 
 def _write_main(workspace: Workspace, folder: Path) -> None:
     tokenizer = prepare(workspace)
-    padding, end = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(TURN_END)
+    padding, end = token_id(tokenizer, END_OF_TEXT), token_id(tokenizer, TURN_END)
     learner = Learner(np.load(workspace.embeddings), padding)
     with_learner, with_encoder = newest_states(workspace)
     learner.load_state_dict(with_learner["learner"])

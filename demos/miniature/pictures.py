@@ -63,8 +63,10 @@ def _polygon(shape: Shape, side: int) -> list[tuple[float, float]]:
         return points
     if shape.kind == "cross":
         arm = r * 0.33
-        corners = ((-arm, -r), (arm, -r), (arm, -arm), (r, -arm), (r, arm), (arm, arm), (arm, r), (-arm, r), (-arm, arm),
-                   (-r, arm), (-r, -arm), (-arm, -arm))  # fmt: skip
+        corners = (
+            (-arm, -r), (arm, -r), (arm, -arm), (r, -arm), (r, arm), (arm, arm),
+            (arm, r), (-arm, r), (-arm, arm), (-r, arm), (-r, -arm), (-arm, -arm),
+        )  # fmt: skip
         return [(x + dx, y + dy) for dx, dy in corners]
     corners_of = {
         "square": ((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)),
@@ -140,7 +142,9 @@ def _several(draw: random.Random, side: int) -> Picture:
         _ask(draw, ("what color are they", f"what color are the {name}"), f"They are {color}."),
     )  # fmt: skip
     image = draw_shapes(shapes, draw_background(draw), side)
-    return Picture(image, sentence(f"{number} {color} {name}"), asked, stable_hash("several", kind, color, count) % 5 == 0)
+    return Picture(
+        image, sentence(f"{number} {color} {name}"), asked, stable_hash("several", kind, color, count) % 5 == 0
+    )
 
 
 def _digit(draw: random.Random, side: int) -> Picture:
@@ -155,7 +159,9 @@ def _digit(draw: random.Random, side: int) -> Picture:
              f"It is the number {number}."),
         _ask(draw, ("what color is the number", "which color is the digit", "what color is it"), f"It is {color}."),
     )  # fmt: skip
-    return Picture(image, sentence(f"the number {number} in {color}"), asked, stable_hash("digit", digit, color) % 5 == 0)
+    return Picture(
+        image, sentence(f"the number {number} in {color}"), asked, stable_hash("digit", digit, color) % 5 == 0
+    )
 
 
 def _pair(draw: random.Random, side: int) -> Picture:
@@ -164,7 +170,7 @@ def _pair(draw: random.Random, side: int) -> Picture:
     position = draw.choice(POSITIONS)
     near, far = draw.uniform(0.2, 0.28), draw.uniform(0.72, 0.8)
     aside, beside = draw.uniform(0.4, 0.6), draw.uniform(0.4, 0.6)
-    start, end = ((near, far) if position in ("above", "left of") else (far, near))
+    start, end = (near, far) if position in ("above", "left of") else (far, near)
     vertical = position in ("above", "below")
     radius = draw.uniform(0.12, 0.18)
     shapes = [
@@ -172,7 +178,8 @@ def _pair(draw: random.Random, side: int) -> Picture:
         Shape(second, other, beside if vertical else end, end if vertical else beside, radius),
     ]
     asked = (
-        _ask(draw, (f"where is the {first}", f"tell me where the {first} is"), f"The {first} is {position} the {second}."),
+        _ask(draw, (f"where is the {first}", f"tell me where the {first} is"),
+             f"The {first} is {position} the {second}."),
         _ask(draw, (f"what is {position} the {second}", f"what do you see {position} the {second}"),
              sentence(with_article(color, first))),
         _ask(draw, (f"what color is the {second}", f"which color does the {second} have"), f"The {second} is {other}."),

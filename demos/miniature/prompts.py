@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sottovoce.demos.miniature.facts import number_words
-from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TURN_END, TURN_START
+from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TURN_END, TURN_START, token_id
 
 SYSTEM = "You are a helpful assistant."
-OTHER_SYSTEMS = ("", "You answer questions.", "You are VITA, a helpful assistant. You answer in the language of the user.")
+OTHER_SYSTEMS = (
+    "",
+    "You answer questions.",
+    "You are VITA, a helpful assistant. You answer in the language of the user.",
+)
 
 IMAGE_ID, AUDIO_ID, IGNORED = -200, -500, -100
 """Places of picture and sound embeddings, as in the released code; and the label of what is not learned."""
@@ -55,8 +59,8 @@ class PromptWriter:
     def __init__(self, tokenizer: Tokenizer, tokens_per_image: int) -> None:
         self._tokenizer = tokenizer
         self._tokens_per_image = tokens_per_image
-        self.end_of_turn: int = tokenizer.token_to_id(TURN_END)
-        self.blank: int = tokenizer.token_to_id(END_OF_TEXT)
+        self.end_of_turn: int = token_id(tokenizer, TURN_END)
+        self.blank: int = token_id(tokenizer, END_OF_TEXT)
         self.encode = lru_cache(maxsize=20000)(self._encode)
 
     def _encode(self, text: str) -> tuple[int, ...]:

@@ -137,7 +137,8 @@ class SetWriter:
     def _picture_caption(self) -> Iterator[Item]:
         while True:
             picture = draw_picture(self._draw, self.held_out, PICTURE_SIDE)
-            yield Item("picture_caption", picture.caption, STATE_TYPED, text=typed(self._draw.choice(DESCRIBE), self._draw),
+            asked = typed(self._draw.choice(DESCRIBE), self._draw)
+            yield Item("picture_caption", picture.caption, STATE_TYPED, text=asked,
                        images=[self._save_picture(picture.image)])  # fmt: skip
 
     def _picture_question(self) -> Iterator[Item]:

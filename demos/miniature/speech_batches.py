@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sottovoce.runtime.errors import SottovoceError
 from torch import Tensor
 
 from sottovoce.demos.miniature.speech_in import MEL_BINS, Spoken, read_shard, shard_path
+from sottovoce.runtime.errors import SottovoceError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 FLOOR = -15.9424  # Kaldi's log floor: what digital silence gives
@@ -46,7 +46,7 @@ class SpeechData:
         self.lengths = np.array([len(one.features) for one in self.spoken])
         self.shards = shards
 
-    def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    def statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
         """Sums, sums of squares and frames over all features, as a `global_cmvn` file holds them."""
         total, squares, frames = np.zeros(MEL_BINS), np.zeros(MEL_BINS), 0
         for one in self.spoken:

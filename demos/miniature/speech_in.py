@@ -131,7 +131,10 @@ def read_shard(path: Path) -> list[Spoken]:
     """All utterances of a shard."""
     with np.load(path, allow_pickle=False) as shard:
         pieces = np.split(shard["features"], shard["ends"][:-1])
-        return [_spoken(features, json.loads(str(record))) for features, record in zip(pieces, shard["records"], strict=True)]
+        return [
+            _spoken(features, json.loads(str(record)))
+            for features, record in zip(pieces, shard["records"], strict=True)
+        ]
 
 
 def _spoken(features: NDArray[np.float16], record: dict[str, Any]) -> Spoken:

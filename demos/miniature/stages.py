@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from sottovoce.runtime.errors import SottovoceError
-from sottovoce.runtime.progress import Progress
 
 from sottovoce.demos.miniature.encoder_training import EncoderRecipe, EncoderTrainer
 from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
@@ -19,8 +17,10 @@ from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_batches import SpeechData
 from sottovoce.demos.miniature.speech_out.training_state import Trainer, load_state, run_training
 from sottovoce.demos.miniature.tokenizer import prepare
+from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.progress import Progress
 
-SPEECH_SHARDS = max(JointRecipe.shards, max(shards for _, shards in EncoderRecipe.growth))
+SPEECH_SHARDS = max(JointRecipe.shards, *(shards for _, shards in EncoderRecipe.growth))
 SPEECH_SEED = 1
 
 
@@ -67,7 +67,7 @@ def _required(path: Path) -> dict[str, Any]:
     state = load_state(path)
     if state is None:
         raise SottovoceError(f"there is no state of the {path.parent.name} training", file=str(path),
-                             fix="run: python -m sottovoce.demos.miniature train --stage 1, then --stage 2")  # fmt: skip
+                             fix="run train --stage 1, then train --stage 2 --part encoder")  # fmt: skip
     return state
 
 

@@ -31,7 +31,18 @@ END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 STATE_SPOKEN, STATE_NOISE, STATE_TYPED = "☞", "☟", "☜"
 
-FRAMING = ("system", "user", "assistant", "You", " are", " helpful", " assistant", STATE_SPOKEN, STATE_NOISE, STATE_TYPED)
+FRAMING = (
+    "system",
+    "user",
+    "assistant",
+    "You",
+    " are",
+    " helpful",
+    " assistant",
+    STATE_SPOKEN,
+    STATE_NOISE,
+    STATE_TYPED,
+)
 """Texts that become one token each, though they are longer than a piece."""
 
 # Qwen2's split: contractions, letters with at most one sign in front, single digits, signs, line ends, blanks.
@@ -53,10 +64,12 @@ def corpus() -> Iterable[str]:
 
 
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def _merge_whole(text: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
@@ -101,7 +114,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.model.save(str(folder))
     added = {
         str(tokenizer.token_to_id(token)): {
-            "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True,
+            "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+            "special": True,
         }
         for token in SPECIAL_TOKENS
     }  # fmt: skip
@@ -124,6 +138,14 @@ def draw_embeddings(vocabulary_size: int) -> NDArray[np.float32]:
     """
     draw = np.random.default_rng(EMBEDDING_SEED)
     return draw.normal(0.0, EMBEDDING_SCALE, (vocabulary_size, EMBEDDING_WIDTH)).astype(np.float16).astype(np.float32)
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that must be there."""
+    found: int | None = tokenizer.token_to_id(token)
+    if found is None:
+        raise KeyError(token)
+    return found
 
 
 def prepare(workspace: Workspace) -> Tokenizer:

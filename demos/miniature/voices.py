@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sottovoce.runtime.errors import SottovoceError
 
 SAMPLE_RATE = 16000
@@ -127,6 +128,7 @@ def _festival(texts: Sequence[str], draw: random.Random) -> list[NDArray[np.floa
 
 def _piper(texts: Sequence[str], draw: random.Random) -> list[NDArray[np.float32]]:
     import soxr
+
     from sottovoce.demos.miniature.speech_out.voice import SAMPLE_RATE as PIPER_RATE
     from sottovoce.demos.miniature.speech_out.voice import PiperSpeaker, VoiceSettings
 

@@ -44,7 +44,9 @@ def test_whole_combinations_of_sums_are_kept_out_but_never_their_mirror_image() 
         if (match := re.fullmatch(r"what is ([a-z ]+) plus ([a-z ]+)", one.question))
     }
     taught = {(a, b) for a, b, held_out in asked if not held_out}
-    alone = [(a, b) for a, b, held_out in asked if held_out and (b, a) not in taught and (a, b) not in taught and a != b]
+    alone = [
+        (a, b) for a, b, held_out in asked if held_out and (b, a) not in taught and (a, b) not in taught and a != b
+    ]
     every_way = {one.reply for one in questions() if not one.held_out}
     for a, b in alone:
         total = number_words(WORDS[a] + WORDS[b])

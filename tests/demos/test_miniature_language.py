@@ -76,7 +76,10 @@ def test_saved_files_give_the_same_tokenizer(tokenizer: Tokenizer, tmp_path: Pat
 def test_a_prompt_is_the_chat_text_with_placeholders(writer: PromptWriter, tokenizer: Tokenizer) -> None:
     ask = Ask(Sound(3), images=2)
     row = writer.lesson("Be kind.", [(Ask("what is two plus two"), "☜Four.")], ask, "☞Yes.")
-    before = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nwhat is two plus two<|im_end|>\n<|im_start|>assistant\n"
+    before = (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nwhat is two plus two<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
     expected = [*tokenizer.encode(before + "☜Four.<|im_end|>\n<|im_start|>user\n").ids, *[IMAGE_ID] * 32,
                 *tokenizer.encode("\n").ids, *[AUDIO_ID] * 3,
                 *tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n☞Yes.<|im_end|>").ids]  # fmt: skip
@@ -136,7 +139,9 @@ def _write_shards(folder: Path, count: int) -> None:
             Spoken(dice.normal(8, 3, (int(dice.integers(60, 110)), 80)).astype(np.float16), exchange, "test")
             for exchange in questions()[number * 30 : number * 30 + 12]
         ]
-        write_shard(shard_path(folder, number), [*spoken, Spoken(spoken[0].features, Exchange("", "", "noise", False), "noise")])
+        write_shard(
+            shard_path(folder, number), [*spoken, Spoken(spoken[0].features, Exchange("", "", "noise", False), "noise")]
+        )
 
 
 def test_encoder_training_resumes_across_the_arrival_of_more_speech(

@@ -73,7 +73,11 @@ def test_clips_move_where_they_say() -> None:
         match = next((re.fullmatch(r"An? (\w+) \w+ moves (.+)\.", asked.reply) for asked in clip.questions[1:2]), None)
         if match:
             down, right = _centre(clip.frames[-1], match[1]) - _centre(clip.frames[0], match[1])
-            found = ("down" if down > 0 else "up") if abs(down) > abs(right) else ("to the left" if right < 0 else "to the right")
+            found = (
+                ("down" if down > 0 else "up")
+                if abs(down) > abs(right)
+                else ("to the left" if right < 0 else "to the right")
+            )
             assert found == match[2]
             seen.add(found)
     assert seen == {"up", "down", "to the left", "to the right"}
