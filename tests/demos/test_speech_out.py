@@ -320,3 +320,13 @@ def test_heard_numbers_are_words() -> None:
     assert plain_words("7 plus 5 is 12.") == ["seven", "plus", "five", "is", "twelve"]
     assert plain_words("Sixty-three, the 3rd of May!") == ["sixty", "three", "the", "third", "of", "may"]
     assert plain_words("1,250%") == ["one", "thousand", "two", "hundred", "fifty", "percent"]
+
+
+def test_replies_cover_the_curriculum() -> None:
+    from sottovoce.demos.miniature.curriculum import questions
+    from sottovoce.demos.miniature.speech_out.stage import curriculum_replies
+
+    replies = curriculum_replies()
+    assert {exchange.reply for exchange in questions()} <= set(replies)
+    assert len(replies) == len(set(replies)) > 4_000
+    assert replies == curriculum_replies()

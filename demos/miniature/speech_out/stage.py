@@ -1,0 +1,181 @@
+"""Stage 3 as a whole: the voice, its codes, the codec, the speech decoder, each kept where it is done.
+
+Every step leaves its result in the workspace and is skipped when that is there:
+
+| file or folder | what |
+| --- | --- |
+| ``voice/replies.txt`` | the miniature's replies when the voice was rendered |
+| ``voice/{practice,replies,replies-held-out}/shard-NNNN.npz`` | rendered sentences |
+| ``codec/units.pt`` | the clustering that makes codes |
+| ``spoken/{practice,replies,held_out}.npz``, ``pronounced.npz`` | text and codes, text and phonemes |
+| ``codec/state.pt``, ``speech_decoder/state.pt`` | trainings, resumable |
+| ``codec``, ``speech_decoder``: ``model.json``, ``final.pt`` | the checkpoint's two folders |
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sottovoce.demos.miniature.clips import draw_clip
+from sottovoce.demos.miniature.curriculum import questions
+from sottovoce.demos.miniature.followups import followups
+from sottovoce.demos.miniature.pictures import draw_picture
+from sottovoce.demos.miniature.sentences import say_after_me
+from sottovoce.demos.miniature.settings import Workspace
+from sottovoce.demos.miniature.tokenizer import prepare
+
+from .acoustic_units import AcousticUnits, UnitSettings, find_units
+from .codec_training import CodecTrainer, CodecTraining, train_codec
+from .packing import write_codec, write_speech_decoder
+from .pronunciation import Pronounced, Pronouncer, PronunciationCorpus, read_pronounced, write_pronounced
+from .replies import ReplyTexts, split_replies
+from .sentences import practice_sentences
+from .speech_batches import BatchRecipe, SpeechCorpus
+from .speech_decoder_training import SpeechDecoderTrainer, SpeechDecoderTraining, train_speech_decoder
+from .spoken_codes import SpokenText, encode_utterances, read_spoken, write_spoken
+from .training_state import load_state, save_state
+from .voice import VoiceSettings, read_shards, render
+
+
+@dataclass(frozen=True)
+class SpeechOutRecipe:
+    """How much is said and learned: counts are sentences, ``held_out`` of each kind are never trained on."""
+
+    practice: int = 10_000
+    replies: int = 1_250
+    held_out: int = 125
+    unit_sentences: int = 2_000
+    codec_sentences: int = 3_000
+    pronunciations: int = 40_000
+    practice_seed: int = 2026
+    pronunciation_seed: int = 4051
+    units: UnitSettings = field(default_factory=UnitSettings)
+    codec: CodecTraining = field(default_factory=CodecTraining)
+    speech_decoder: SpeechDecoderTraining = field(default_factory=SpeechDecoderTraining)
+
+
+def train_speech_out(workspace: Workspace, recipe: SpeechOutRecipe | None = None) -> None:
+    """All of stage 3, or what of it is still to do."""
+    stage = SpeechOutStage(workspace, recipe or SpeechOutRecipe())
+    stage.render_voice()
+    units = stage.find_units()
+    stage.encode(units)
+    stage.train_codec(units)
+    stage.train_speech_decoder(units)
+
+
+def curriculum_replies() -> list[str]:
+    """Replies of the whole curriculum, those of drawn pictures and clips as often as chance has it, each once."""
+    draw = random.Random(0)
+    replies = [exchange.reply for exchange in questions()]
+    for stream, count in ((followups(1), 1_500), (say_after_me(11), 3_000)):
+        replies += [exchange.reply for exchange in islice(stream, count)]
+    for held_out in (False, True):
+        for _ in range(1_000):
+            picture, clip = draw_picture(draw, held_out, 32), draw_clip(draw, held_out, 32)
+            replies += [picture.caption, *(question.reply for question in (*picture.questions, *clip.questions))]
+    return list(dict.fromkeys(reply for reply in replies if reply))
+
+
+class SpeechOutStage:
+    """The steps of the stage over one workspace."""
+
+    def __init__(self, workspace: Workspace, recipe: SpeechOutRecipe) -> None:
+        self.root = workspace.root
+        self.recipe = recipe
+        tokenizer = prepare(workspace)
+        self.tokenize: Callable[[str], Sequence[int]] = lambda text: (
+            tokenizer.encode(text, add_special_tokens=False).ids
+        )
+        self.embeddings = workspace.embeddings
+
+    def render_voice(self) -> None:
+        """Practice sentences, replies to train on and replies to test with, all in the Piper voice."""
+        recipe, texts = self.recipe, self._reply_texts()
+        practice = practice_sentences(recipe.practice + recipe.held_out, recipe.practice_seed)
+        render(practice, self.root / "voice" / "practice")
+        render(
+            texts.held_out[::2][: recipe.held_out], self.root / "voice" / "replies-held-out", VoiceSettings(seed=10_000)
+        )
+        render(texts.training[: recipe.replies], self.root / "voice" / "replies", VoiceSettings(seed=20_000))
+
+    def find_units(self) -> AcousticUnits:
+        """The clustering, made once: codes change with it, and all that was learned on them."""
+        path, units = self.root / "codec" / "units.pt", AcousticUnits(self.recipe.units)
+        saved = load_state(path)
+        if saved is None:
+            voice = read_shards(self.root / "voice" / "practice")
+            units = find_units(list(islice(voice, self.recipe.unit_sentences)), self.recipe.units)
+            save_state(path, {"units": units.state_dict()})
+        else:
+            units.load_state_dict(saved["units"])
+        return units
+
+    def encode(self, units: AcousticUnits) -> None:
+        """Codes of everything that was rendered."""
+        for name, folder in (
+            ("practice", "practice"),
+            ("replies", "replies"),
+            ("held_out_replies", "replies-held-out"),
+        ):
+            if not self._spoken(name).exists():
+                write_spoken(self._spoken(name), encode_utterances(units, read_shards(self.root / "voice" / folder)))
+
+    def train_codec(self, units: AcousticUnits) -> None:
+        """The generator, packed when it is done."""
+        count = self.recipe.codec_sentences
+        trainer = CodecTrainer(self.recipe.codec, units)
+        utterances = list(islice(read_shards(self.root / "voice" / "practice"), count))
+        train_codec(trainer, utterances, read_spoken(self._spoken("practice"))[:count], self.root / "codec")
+        write_codec(self.root / "codec", trainer.decoder)
+
+    def train_speech_decoder(self, units: AcousticUnits) -> None:
+        """Pronunciation first, then speech; packed when it is done."""
+        recipe = self.recipe.speech_decoder
+        embeddings = torch.from_numpy(np.load(self.embeddings))
+        trainer = SpeechDecoderTrainer(recipe, embeddings, units.first_codebook(512))
+        practice = read_spoken(self._spoken("practice"))
+        training = practice[: self.recipe.practice] + read_spoken(self._spoken("replies"))
+        unheard = practice[self.recipe.practice :] + read_spoken(self._spoken("held_out_replies"))
+        train_speech_decoder(
+            trainer,
+            SpeechCorpus(training, self.tokenize, recipe.model, recipe.batches),
+            PronunciationCorpus(self._pronounced(unheard), self.tokenize),
+            SpeechCorpus(unheard[::4], self.tokenize, recipe.model, BatchRecipe(wrong_codes=0.0, length_jitter=0.0)),
+            self.root / "speech_decoder",
+        )
+        write_speech_decoder(self.root / "speech_decoder", trainer.model, recipe.model)
+
+    def _reply_texts(self) -> ReplyTexts:
+        path = self.root / "voice" / "replies.txt"
+        if not path.exists():
+            _write_text(path, "".join(f"{reply}\n" for reply in curriculum_replies()))
+        return split_replies(path.read_text(encoding="utf-8").splitlines())
+
+    def _pronounced(self, unheard: Iterable[SpokenText]) -> list[Pronounced]:
+        path = self.root / "pronounced.npz"
+        if not path.exists():
+            texts = self._reply_texts()
+            left_out = frozenset(text.rstrip(".,?!") for text in (*texts.held_out, *(item.text for item in unheard)))
+            practised = practice_sentences(self.recipe.pronunciations, self.recipe.pronunciation_seed, left_out)
+            pronounce = Pronouncer()
+            write_pronounced(path, [pronounce(text) for text in (*texts.training, *practised)])
+        return read_pronounced(path)
+
+    def _spoken(self, name: str) -> Path:
+        return self.root / "spoken" / f"{name}.npz"
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
