@@ -14,6 +14,7 @@ from typing import Any
 from sottovoce.export import manifest_settings as settings
 from sottovoce.export.bundle_writer import BundleWriter
 from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint_extras import read_extras
 from sottovoce.export.checkpoint_folder import resolve_checkpoint
 from sottovoce.export.dialects import dialect_for
 from sottovoce.export.graphs.contract import TORCH_TYPES, StageFiles, check_graph
@@ -118,6 +119,7 @@ def export(
     dialect = dialect_for(options.target)
     with BundleWriter(Path(bundle), force=options.force) as writer:
         source = Checkpoint.open(resolve_checkpoint(os.fspath(checkpoint)), options.ignored_config_keys)
+        extras = read_extras(source.folder)
         context_length = _context_length(source, options)
         precisions = {stage: options.stage_precision(stage) for stage in STAGES}
         writer.require_space(_estimated_bytes(source, precisions))
@@ -136,9 +138,9 @@ def export(
                 token_embeddings=_token_table(writer, source, precisions["language_model"]),
                 code_embeddings=_code_table(writer, source, precisions["speech_codes"]),
                 audio=settings.audio_front_end(source.config),
-                image=settings.image_front_end(source.config),
+                image=settings.image_front_end(source.config, extras),
                 video=settings.VIDEO,
-                prompt=settings.prompt(),
+                prompt=settings.prompt(extras),
                 generation=settings.generation(source.config, context_length),
                 speech=settings.speech(source.config.speech_decoder, source.config.codec),
                 provenance=_provenance(source, os.fspath(checkpoint), notes, progress),

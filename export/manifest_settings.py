@@ -5,6 +5,7 @@ Numbers that a checkpoint does not hold are the released model's own (VITA-1.5, 
 
 from __future__ import annotations
 
+from sottovoce.export.checkpoint_extras import CheckpointExtras, SystemPrompts
 from sottovoce.export.config import CodecConfig, SpeechDecoderConfig, VitaConfig
 from sottovoce.export.graphs.audio_encoder import MIN_FRAMES, subsampling_steps
 from sottovoce.runtime.manifest import (
@@ -31,9 +32,11 @@ PERSONA = (
     "You are VITA, an assistant that listens, looks and speaks. Always answer in the language that the user speaks or "
     "writes."
 )
-SYSTEM_IMAGE = f"{PERSONA} The user shows you pictures: base your answer strictly on what they show."
-SYSTEM_VIDEO = f"{PERSONA} The user shows you a video: base your answer strictly on what it shows."
-SYSTEM_PLAIN = f"{PERSONA} Be helpful, accurate and brief."
+OWN_PROMPTS = SystemPrompts(
+    plain=f"{PERSONA} Be helpful, accurate and brief.",
+    image=f"{PERSONA} The user shows you pictures: base your answer strictly on what they show.",
+    video=f"{PERSONA} The user shows you a video: base your answer strictly on what it shows.",
+)
 
 
 def audio_front_end(config: VitaConfig) -> AudioFrontEnd:
@@ -51,7 +54,7 @@ def audio_front_end(config: VitaConfig) -> AudioFrontEnd:
     )
 
 
-def image_front_end(config: VitaConfig) -> ImageFrontEnd:
+def image_front_end(config: VitaConfig, extras: CheckpointExtras) -> ImageFrontEnd:
     """Tiling and normalization."""
     return ImageFrontEnd(
         image_size=config.vision.image_size,
@@ -59,20 +62,21 @@ def image_front_end(config: VitaConfig) -> ImageFrontEnd:
         std=config.image_std,
         pad_to_square=config.pad_to_square,
         min_tiles=MIN_TILES,
-        max_tiles=MAX_TILES,
+        max_tiles=MAX_TILES if extras.max_tiles is None else extras.max_tiles,
         thumbnail=True,
         tokens_per_tile=config.vision.tokens_per_tile,
     )
 
 
-def prompt() -> PromptSpec:
-    """ChatML, with a system text for each kind of conversation."""
+def prompt(extras: CheckpointExtras) -> PromptSpec:
+    """ChatML, with a system text for each kind of conversation: the checkpoint's own, if it brings them."""
+    texts = extras.system_prompts or OWN_PROMPTS
     return PromptSpec(
         turn_start="<|im_start|>",
         turn_end="<|im_end|>",
-        system_image=SYSTEM_IMAGE,
-        system_video=SYSTEM_VIDEO,
-        system_plain=SYSTEM_PLAIN,
+        system_image=texts.image,
+        system_video=texts.video,
+        system_plain=texts.plain,
         states=StateTokens(),
     )
 
