@@ -1,4 +1,4 @@
-"""`sottovoce.json` beside a checkpoint's `config.json`: what its trainer knows and the released layout has no place for.
+"""`sottovoce.json` beside a checkpoint: what its trainer knows and the released layout has no place for.
 
     {"system_prompts": {"plain": "…", "image": "…", "video": "…"}, "max_tiles": 1}
 
