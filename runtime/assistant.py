@@ -9,7 +9,8 @@ from types import TracebackType
 import numpy as np
 
 from sottovoce.runtime.bundle import Bundle
-from sottovoce.runtime.conversation import Conversation, ConversationOptions
+from sottovoce.runtime.conversation import Conversation
+from sottovoce.runtime.conversation_options import ConversationOptions
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.manifest import StageName
 from sottovoce.runtime.model import Model

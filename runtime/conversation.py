@@ -12,45 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from sottovoce.runtime.capture import CapturedSpeech
+from sottovoce.runtime.conversation_options import ConversationOptions
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.features.audio_file import AudioSource, Waveform
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.question import PreparedQuestion, Question, embed, prepare
 from sottovoce.runtime.reply import AudioChunk, Reason, ReplyDone, ReplyEvent, ReplyText, TextDelta
-from sottovoce.runtime.sampling import Sampler, SamplingOptions
+from sottovoce.runtime.sampling import Sampler
 from sottovoce.runtime.speaker import Speaker
 from sottovoce.runtime.speech_output import open_speech_output
-from sottovoce.runtime.tensor_dump import TensorDump
 
 if TYPE_CHECKING:
     from sottovoce.runtime.features.images import ImageSource
 
 Logits = npt.NDArray[np.float32]
 ReplyEvents = Generator[ReplyEvent, None, None]
-
-
-@dataclass(frozen=True)
-class ConversationOptions:
-    """How an assistant answers.
-
-    Args:
-        system: the system text; None takes the bundle's own for the kind of the first question.
-        text_sampling: how the language model picks its tokens.
-        speech_sampling: how the speech decoder picks its codes.
-        seed: of everything drawn in the conversation; None draws a fresh one.
-        max_new_tokens: a reply ends after so many.
-        speech: False for text alone.
-        dump: collects the stages' tensors.
-    """
-
-    system: str | None
-    text_sampling: SamplingOptions
-    speech_sampling: SamplingOptions
-    seed: int | None
-    max_new_tokens: int
-    speech: bool = True
-    dump: TensorDump | None = None
 
 
 @dataclass(frozen=True)
@@ -296,6 +273,8 @@ class Conversation:
         if reply.speaker is None:
             return
         for samples in itertools.chain(reply.speaker.append(text), reply.speaker.finish() if is_last else ()):
+            if reply.cancelled:  # in another thread, while these samples were computed
+                return
             stopwatch.mark("first_audio")
             yield AudioChunk(samples, reply.epoch)
 

@@ -39,6 +39,8 @@ class Question:
     video: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.images, (str, os.PathLike)):
+            raise InputError(f"images is {str(self.images)!r}, expected a list", fix=f"give [{str(self.images)!r}]")
         if not self.text and self.audio is None and not len(self.images) and self.video is None:
             raise InputError("nothing was asked", fix="give a text, a recording, a picture or a video")
         if len(self.images) and self.video is not None:

@@ -49,13 +49,16 @@ class SpeechDecoder:
         self._sampler = sampler
         self._stopwatch = stopwatch
         self._dump = dump
+        self._cache: KVCache | None = None
         spec = parts.spec
         self._frames_per_token = parts.token_embeddings.spec.width // spec.frame_width
         self._banned = [row for row in range(spec.codes, parts.code_embeddings.spec.rows) if row != spec.end_id]
 
     def codes(self, ids: Sequence[int]) -> Iterator[int]:
         """The codes that say `ids`; begin, start and padding ids are never among them."""
-        cache = self._parts.speech_codes.create_cache()
+        if self._cache is None:
+            self._cache = self._parts.speech_codes.create_cache()
+        cache = self._cache
         # Half of the context for the text, half for its codes: longer text is said part after part.
         part = max(1, (cache.max_length // 2 - 1) // self._frames_per_token)
         for start in range(0, len(ids), part):

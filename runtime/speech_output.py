@@ -60,7 +60,7 @@ class SpeechOutput:
         rest = stream.finish()
         if self.dump is not None and said:
             self.dump.add("codec.waveform", self._decode(said))
-        if rest is not None:
+        if rest is not None and not is_cancelled():
             yield rest
 
     def _stream(self, piece: PieceSpec) -> SpeechStream:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -38,7 +41,7 @@ def rows(assistant: Assistant, text: str) -> np.ndarray:
 def next_logits(assistant: Assistant, conversation, question: str) -> np.ndarray:
     """Ask, and return the logits that the reply begins with."""
     dump = TensorDump()
-    object.__setattr__(conversation._options, "dump", dump)
+    conversation._options = replace(conversation._options, dump=dump)
     script(assistant, conversation, "Well.")
     list(conversation.ask(question))
     return dump.tensors()["llm.step_logits"][0]
@@ -162,6 +165,22 @@ def test_cancel_before_anything_was_played_keeps_an_empty_reply(assistant):
     assert history_of(conversation)[-1] == ("assistant", "")
 
 
+def test_cancel_from_another_thread_ends_the_sound_at_once(assistant):
+    """Between two events: not one sample follows."""
+    conversation = scripted(assistant, FIRST)
+    events = conversation.ask("What is the time?")
+    chunks = 0
+    for event in events:
+        chunks += isinstance(event, AudioChunk)
+        if chunks == 2:
+            break
+    worker = threading.Thread(target=lambda: conversation.cancel(played_samples=0))
+    worker.start()
+    worker.join()
+    (done,) = events
+    assert (done.reason, done.text) == ("cancelled", "")
+
+
 def test_cancel_without_a_reply_does_nothing(assistant):
     conversation = scripted(assistant, FIRST)
     conversation.cancel(0)
@@ -225,6 +244,11 @@ def test_nothing_asked(assistant):
 def test_pictures_and_a_video_do_not_go_together(assistant, golden_dir):
     with pytest.raises(InputError, match="pictures and a video"):
         assistant.conversation().ask(images=[golden_dir / "picture.png"], video="clip.mp4")
+
+
+def test_one_picture_must_still_be_in_a_list(assistant, golden_dir):
+    with pytest.raises(InputError, match="expected a list"):
+        assistant.conversation().ask("What is this?", images=golden_dir / "picture.png")
 
 
 def test_a_seed_repeats_text_and_speech(assistant):
