@@ -140,13 +140,16 @@ def evaluate_command(work: Path | None, as_json: bool, folder: Path) -> None:
 @AS_JSON
 @click.option("-o", "--output", type=FOLDER, help="The checkpoint's folder [default: in the work folder].")
 @click.option("--untrained-speech", is_flag=True, help="Random weights for what stage 3 has not trained yet.")
-def pack_command(work: Path | None, as_json: bool, output: Path | None, untrained_speech: bool) -> None:
+@click.option("--scores", type=click.Path(path_type=Path, dir_okay=False), help="`evaluate --json`, for the card.")
+def pack_command(
+    work: Path | None, as_json: bool, output: Path | None, untrained_speech: bool, scores: Path | None
+) -> None:
     """The newest states as a checkpoint in the released layout, checked by the exporter's reader."""
     from sottovoce.demos.miniature.pack import pack
 
     workspace, console = _workspace(work), Console(as_json)
     target = output or workspace.checkpoint
-    size = pack(workspace, target, untrained_speech)
+    size = pack(workspace, target, untrained_speech, scores)
     console.say(f"{target}: {size / 1e6:.1f} MB")
     console.result({"checkpoint": str(target), "bytes": size})
 

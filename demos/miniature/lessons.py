@@ -86,7 +86,7 @@ class Teacher:
         for turn in exchange.history:
             before = draw.random() < (0.7 if spoken else 0.2)
             content: str | Sound = self.heard(turn.question, dice) if before else typed(turn.question, draw)
-            state = (STATE_SPOKEN if before else STATE_TYPED) if draw.random() < 0.75 else ""
+            state = (STATE_SPOKEN if before else STATE_TYPED) if draw.random() < 0.5 else ""
             history.append((Ask(content), state + turn.reply))
         heard = isinstance(asked.content, Sound) and asked.content.vectors is None
         kind = "spoken" if heard else "stretched" if spoken else "typed"

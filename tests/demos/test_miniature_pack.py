@@ -69,10 +69,20 @@ def test_without_a_voice_nothing_is_packed(workspace: Workspace, tmp_path: Path)
     assert list(tmp_path.iterdir()) == [], "whole or not at all"
 
 
-def test_pack_keeps_the_model_card(workspace: Workspace, packed: Path) -> None:
-    (packed / "README.md").write_text("measured")
-    pack(workspace, packed, untrained_speech=True)
-    assert (packed / "README.md").read_text() == "measured"
+def test_the_card_holds_what_was_measured(workspace: Workspace, packed: Path, tmp_path: Path) -> None:
+    assert "Not measured yet." in (packed / "README.md").read_text(encoding="utf-8")
+    row = {"value": 0.971, "low": 0.95, "high": 0.98, "count": 200}
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"tasks": {"typed_question": row}, "questions_ignored": 0.004}))
+    target = tmp_path / "again"
+    pack(workspace, target, untrained_speech=True, scores=scores)
+    assert "| typed question | reply exact | ≥ 99 % | 97.1 % | 95.0 % to 98.0 % | 200 |" in (
+        target / "README.md"
+    ).read_text(encoding="utf-8")
+    scores.write_text("{}")
+    with pytest.raises(SottovoceError, match="not the scores"):
+        pack(workspace, tmp_path / "third", untrained_speech=True, scores=scores)
+    assert not (tmp_path / "third").exists()
 
 
 def test_greedy_replies_do_not_depend_on_company(workspace: Workspace) -> None:
