@@ -104,6 +104,8 @@ class Dialect:
     opset: int
     audience: str
     factory: SpellingFactory | None
+    fixed_capacity: bool = False
+    """Whether the size of the cache is a number in the graph: TensorRT's in-place cache update must know it."""
 
     def spelling(self, graph: GraphBuilder, kv_heads: int) -> DecoderSpelling:
         """The operators of this dialect, for one graph.
@@ -122,7 +124,7 @@ class Dialect:
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        Dialect("portable", 24, "TensorRT-RTX, TensorRT 10.13, ONNX Runtime 1.24 and later", PortableSpelling),
+        Dialect("portable", 24, "TensorRT-RTX, TensorRT 10.13, ONNX Runtime 1.24 and later", PortableSpelling, True),
         Dialect("portable-23", 23, "ONNX Runtime 1.23 and later", Opset23Spelling),
         Dialect("cpu", 24, "quantized decoders in ONNX Runtime's own operators", None),
         Dialect("jetpack6", 20, "TensorRT 10.3 on JetPack 6", None),

@@ -16,7 +16,7 @@ from sottovoce.export.bundle_writer import BundleWriter
 from sottovoce.export.checkpoint import Checkpoint
 from sottovoce.export.checkpoint_extras import read_extras
 from sottovoce.export.checkpoint_folder import resolve_checkpoint
-from sottovoce.export.dialects import dialect_for
+from sottovoce.export.dialects import Dialect, dialect_for
 from sottovoce.export.graphs.contract import TORCH_TYPES, StageFiles, check_graph
 from sottovoce.export.modules.codec import CodecDecoder
 from sottovoce.export.stage_exports import StageExporter, stage_bytes
@@ -40,6 +40,8 @@ DEFAULT_PRECISION: Mapping[str, Precision] = {"cpu": "fp32"}
 RECORDED_VERSIONS = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 TOKEN_TABLE, CODE_TABLE, TOKENIZER = "token_embeddings.bin", "code_embeddings.bin", "tokenizer.json"
 MIN_CONTEXT = 64
+FIXED_CONTEXT = 8192
+"""Default where the cache has its full size from the start: half a gigabyte at 7B in half precision."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class ExportOptions:
             default: fp32 for a CPU, fp16 for everything else.
         force: replace the bundle that is in the output's place.
         ignored_config_keys: configuration keys of the checkpoint to drop unread.
-        context_length: positions a conversation may have; None is what the model was made for.
+        context_length: positions a conversation may have; None is what the model was made for, or at most 8192 where
+            the target takes the memory for them at once (tensorrt).
     """
 
     target: str = "cpu"
@@ -120,10 +123,10 @@ def export(
     with BundleWriter(Path(bundle), force=options.force) as writer:
         source = Checkpoint.open(resolve_checkpoint(os.fspath(checkpoint)), options.ignored_config_keys)
         extras = read_extras(source.folder)
-        context_length = _context_length(source, options)
+        positions = context_length(source, options, dialect)
         precisions = {stage: options.stage_precision(stage) for stage in STAGES}
         writer.require_space(_estimated_bytes(source, precisions))
-        exporter = StageExporter(source, dialect, context_length, progress)
+        exporter = StageExporter(source, dialect, positions, progress)
         graphs: dict[str, GraphSpec] = {}
         for stage, precision in precisions.items():
             graphs[stage] = exporter.export(StageFiles(stage, writer.folder, precision))
@@ -141,7 +144,7 @@ def export(
                 image=settings.image_front_end(source.config, extras),
                 video=settings.VIDEO,
                 prompt=settings.prompt(extras),
-                generation=settings.generation(source.config, context_length),
+                generation=settings.generation(source.config, positions),
                 speech=settings.speech(source.config.speech_decoder, source.config.codec),
                 provenance=_provenance(source, os.fspath(checkpoint), notes, progress),
                 files={},
@@ -163,9 +166,15 @@ def _check_options(options: ExportOptions) -> None:
             raise SottovoceError(f"unknown precision {precision!r}", fix=f"use one of: {', '.join(TORCH_TYPES)}")
 
 
-def _context_length(checkpoint: Checkpoint, options: ExportOptions) -> int:
+def context_length(checkpoint: Checkpoint, options: ExportOptions, dialect: Dialect) -> int:
+    """How many positions a conversation will have: as asked for, or the default of checkpoint and target.
+
+    Raises:
+        SottovoceError: more were asked for than the model was made for, or too few to talk.
+    """
     longest = checkpoint.config.language_model.max_positions
-    chosen = longest if options.context_length is None else options.context_length
+    default = min(longest, FIXED_CONTEXT) if dialect.fixed_capacity else longest
+    chosen = default if options.context_length is None else options.context_length
     if not min(MIN_CONTEXT, longest) <= chosen <= longest:
         message = f"the context length is {chosen}, and this model can have {MIN_CONTEXT} to {longest} positions"
         raise SottovoceError(message, file=checkpoint.folder, fix="choose one in that range with --context-length")

@@ -31,17 +31,17 @@ class KVCache:
 
     Args:
         session: the decoder that fills it.
-        step: positions to grow by.
+        step: positions to grow by, where the graph takes buffers of any size.
     """
 
     def __init__(self, session: Session, step: int = CAPACITY_STEP) -> None:
         if session.spec.cache is None:
             raise BackendError(f"stage {session.stage!r} has no cache")
         self._session = session
-        self._step = step
         self._length = 0
         self.max_length = session.spec.cache.max_length
-        self._buffers = session.create_cache(min(step, self.max_length))
+        self._step = self.max_length if session.spec.cache.fixed_capacity else step
+        self._buffers = session.create_cache(min(self._step, self.max_length))
 
     @property
     def length(self) -> int:

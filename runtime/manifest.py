@@ -42,6 +42,7 @@ class KVCacheSpec:
 
     The graph takes all buffers and the number of valid positions (`cache_length`), writes the new positions behind
     them, and returns the buffers. `capacity` is symbolic in the graph: the runtime chooses it, up to `max_length`.
+    With `fixed_capacity` it is a number in the graph, `max_length`, and the buffers have that size from the start.
     """
 
     layers: int
@@ -49,6 +50,7 @@ class KVCacheSpec:
     head_size: int
     dtype: DataType
     max_length: int
+    fixed_capacity: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Spelling:
 
     dialect: str
     opset: int
+    fixed_capacity: bool = False
 
 
 @dataclass(frozen=True)

@@ -79,17 +79,26 @@ def decoder_contract(shape: DecoderShape, spelling: Spelling, files: StageFiles)
     | logits | float32 | (1, vocabulary) | after the last of the positions |
     | present.N.key, .value | graph's | (1, kv_heads, capacity, head) | the cache with the positions appended |
 
-    What the buffers hold behind the appended positions is not seen, as long as it is finite and of a key's size.
+    Capacity is a number where the dialect has fixed buffers. What the buffers hold behind the appended positions is not
+    seen, as long as it is finite and of a key's size.
     """
     dtype = FLOAT_TYPES[files.precision]
-    buffer = (1, shape.num_kv_heads, "capacity", shape.head_size)
+    capacity = shape.context_length if spelling.fixed_capacity else "capacity"
+    buffer = (1, shape.num_kv_heads, capacity, shape.head_size)
     kinds = [(layer, kind) for layer in range(shape.num_layers) for kind in ("key", "value")]
     past = [TensorSpec(f"past_{kind}.{n}", f"past_key_values.{n}.{kind}", dtype, buffer) for n, kind in kinds]
     present = [TensorSpec(f"present_{kind}.{n}", f"present.{n}.{kind}", dtype, buffer) for n, kind in kinds]
     embeddings = TensorSpec("embeddings", "embeddings", "float32", (1, "positions", shape.hidden_size))
     cache_length = TensorSpec("cache_length", "cache_length", "int64", (1,))
     logits = TensorSpec("logits", "logits", "float32", (1, shape.vocab_size))
-    cache = KVCacheSpec(shape.num_layers, shape.num_kv_heads, shape.head_size, dtype, shape.context_length)
+    cache = KVCacheSpec(
+        layers=shape.num_layers,
+        kv_heads=shape.num_kv_heads,
+        head_size=shape.head_size,
+        dtype=dtype,
+        max_length=shape.context_length,
+        fixed_capacity=spelling.fixed_capacity,
+    )
     return files.spec(spelling, (embeddings, cache_length, *past), (logits, *present), cache)
 
 
@@ -100,7 +109,7 @@ def build_decoder(plan: DecoderPlan, read: TensorReader, files: StageFiles) -> G
         SottovoceError: `read` refused a tensor, a weight is beyond float16, or the dialect is not there yet.
         OSError: the disk is full or not writable.
     """
-    spelling = Spelling(plan.dialect.name, plan.dialect.opset)
+    spelling = Spelling(plan.dialect.name, plan.dialect.opset, plan.dialect.fixed_capacity)
     contract = decoder_contract(plan.shape, spelling, files)
     with ExternalDataWriter(files.data) as data:
         graph = GraphBuilder(files.stage, spelling.opset, data)

@@ -28,11 +28,13 @@ def run_graph(bundle: Path, spec: GraphSpec, values: np.ndarray) -> np.ndarray:
 
 
 class DecoderRunner:
-    """A decoder graph and its cache."""
+    """A decoder graph and its cache of so many positions, if the graph takes any number."""
 
     def __init__(self, bundle: Path, spec: GraphSpec, capacity: int) -> None:
         self.session = open_session(bundle, spec)
         self.length = 0
+        if spec.cache.fixed_capacity:
+            capacity = spec.cache.max_length
         shape = (1, spec.cache.kv_heads, capacity, spec.cache.head_size)
         past = [tensor for tensor in spec.inputs if tensor.role.startswith("past_")]
         self.cache = {tensor.name: np.full(shape, STALE, spec.cache.dtype) for tensor in past}

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from sottovoce.export import ExportOptions, export
 from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.dialects import dialect_for
+from sottovoce.export.export import context_length
 from sottovoce.export.verify import VerifyOptions, verify
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import CheckpointError, SottovoceError
@@ -89,6 +91,18 @@ def test_prompts_are_in_three_kinds_and_name_the_model(tiny_bundle: Path) -> Non
     assert len(texts) == 3
     assert all("VITA" in text for text in texts)
     assert (prompt.states.question, prompt.states.not_addressed, prompt.states.typed) == ("☞", "☟", "☜")
+
+
+def test_a_device_gets_a_context_it_has_memory_for(tiny_checkpoint: Path) -> None:
+    """Where the cache is allocated whole, the model's own 32768 positions would be gigabytes."""
+    checkpoint = Checkpoint.open(tiny_checkpoint)
+    chosen = {
+        target: context_length(checkpoint, ExportOptions(target=target), dialect_for(target))
+        for target in ("cpu", "tensorrt")
+    }
+    assert chosen == {"cpu": 32768, "tensorrt": 8192}
+    longer = ExportOptions(target="tensorrt", context_length=20000)
+    assert context_length(checkpoint, longer, dialect_for("tensorrt")) == 20000
 
 
 def test_precision_of_each_stage() -> None:

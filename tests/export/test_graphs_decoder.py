@@ -22,8 +22,10 @@ from sottovoce.export.graphs.external_data import ExternalDataWriter, WeightBloc
 from sottovoce.export.graphs.language_model import export_language_model
 from sottovoce.export.graphs.speech_codes import export_speech_codes
 from sottovoce.export.modules.language_model import LanguageModel
+from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.manifest import GraphSpec, Precision
+from sottovoce.runtime.stages.decoder import DecoderStage
 
 BUILT = [dialect for dialect in DIALECTS.values() if dialect.factory is not None]
 needs_opset_24 = pytest.mark.skipif(not HAS_OPSET_24, reason="opset 24 needs ONNX Runtime 1.24")
@@ -114,6 +116,22 @@ def test_a_prompt_in_pieces_is_the_prompt_at_once(dialect: Dialect, tmp_path: Pa
     for start, end in ((0, 1), (1, 9), (9, 22), (22, 23)):
         last = pieces.append(prompt[start:end])
     np.testing.assert_allclose(last, whole, rtol=0, atol=ACTIVATION_BAR)
+
+
+@every_dialect
+def test_the_runtime_gives_the_buffers_the_graph_takes(dialect: Dialect, tmp_path: Path) -> None:
+    """TensorRT's in-place cache update refuses a symbolic capacity; elsewhere memory should follow the conversation."""
+    model = random_model(small_language_model(max_positions=2048))
+    spec = build(tmp_path, model, dialect)
+    past = next(tensor for tensor in spec.inputs if tensor.role == "past_key.0")
+    assert past.shape[2] == (2048 if dialect.fixed_capacity else "capacity")
+    stage = DecoderStage(OnnxRuntimeSession("language_model", spec, tmp_path / spec.file, threads=1))
+    cache = stage.create_cache()
+    assert (cache.capacity == 2048) == dialect.fixed_capacity
+    prompt = torch.randn(1, 9, model.config.hidden_size, generator=torch.Generator().manual_seed(8))
+    stage.append(prompt[0, :6].numpy(), cache)
+    found = stage.append(prompt[0, 6:].numpy(), cache)
+    np.testing.assert_allclose(found, model(prompt)[0, -1].numpy(), rtol=0, atol=ACTIVATION_BAR)
 
 
 @every_dialect
