@@ -55,9 +55,9 @@ class _Reply:
 
     epoch: int
     text: ReplyText
-    start: int
-    """Where in the cache its first token is."""
-    history: tuple[Turn, ...]
+    start: int | None = None
+    """Where in the cache its first token is; None until the question was heard."""
+    history: tuple[Turn, ...] = ()
     """Up to the question it answers."""
     speaker: Speaker | None = None
     cancelled: bool = False
@@ -155,13 +155,15 @@ class Conversation:
             return
         reply.played_samples = played_samples
         reply.cancelled = True
-        if self._active is None:
-            self._settle(reply)
+        if self._active is None and reply.start is not None:
+            self._settle(reply, reply.start)
 
     def _begin(self, question: Question) -> Iterator[ReplyEvent]:
         self._end_active()
         self._epoch += 1
-        self._active = self._events(question, self._epoch)
+        # Known from now on, so that a cancel while the question is being heard is not lost.
+        self._reply = _Reply(self._epoch, ReplyText(self._model.tokenizer, self._model.manifest.prompt.states))
+        self._active = self._events(question, self._reply)
         return self._active
 
     def _end_active(self) -> None:
@@ -174,19 +176,17 @@ class Conversation:
                 raise InputError(message, fix="cancel() it and take its last event first") from problem
             self._active = None
 
-    def _events(self, question: Question, epoch: int) -> ReplyEvents:
+    def _events(self, question: Question, reply: _Reply) -> ReplyEvents:
         stopwatch = Stopwatch()
         before = self._place
-        self._reply = None
         try:
-            reply, logits = self._hear(question, epoch, stopwatch)
-            self._reply = reply
+            logits = self._hear(question, reply, stopwatch)
             reason = yield from self._answer(reply, logits, stopwatch)
             done = self._done(reply, reason, before, stopwatch)
         except GeneratorExit:
             # Nobody takes the rest, which is as good as a cancel.
-            if self._reply is not None:
-                self._settle(self._reply)
+            if reply.start is not None:
+                self._settle(reply, reply.start)
             raise
         except BaseException:
             self._restore(before)
@@ -195,9 +195,9 @@ class Conversation:
             self._active = None
         yield done
 
-    def _hear(self, question: Question, epoch: int, stopwatch: Stopwatch) -> tuple[_Reply, Logits]:
-        """Append the question to the cache: the reply to be, and the logits of its first token."""
-        model, place = self._model, self._place
+    def _hear(self, question: Question, reply: _Reply, stopwatch: Stopwatch) -> Logits:
+        """Append the question to the cache: the logits of the reply's first token."""
+        model = self._model
         prepared = prepare(question, model.manifest, stopwatch)
         ids = [*self._opening(prepared), *model.prompt.user(prepared.content)]
         self._check_room(prepared.positions(ids, model.manifest))
@@ -206,11 +206,10 @@ class Conversation:
             logits = model.language_model.prefill(embeddings, self._cache)
         content = prepared.content
         asked = Turn("user", content.text, content.audio, content.tiles)
-        text = ReplyText(model.tokenizer, model.manifest.prompt.states)
-        reply = _Reply(epoch, text, self._cache.length, (*place.history, asked))
+        reply.start, reply.history = self._cache.length, (*self._place.history, asked)
         if self._options.speech:
             reply.speaker = self._speaker(reply, stopwatch)
-        return reply, logits
+        return logits
 
     def _speaker(self, reply: _Reply, stopwatch: Stopwatch) -> Speaker:
         model = self._model
@@ -284,20 +283,20 @@ class Conversation:
     def _done(self, reply: _Reply, reason: Reason, before: _Place, stopwatch: Stopwatch) -> ReplyDone:
         """Bring history and cache to what was said, and tell the end."""
         said = ""
-        if reason == "not_addressed":
+        if reason == "not_addressed" or reply.start is None:
             self._restore(before)
         else:
-            said = self._settle(reply)
+            said = self._settle(reply, reply.start)
         return ReplyDone(reason, stopwatch.milliseconds(), said, reply.text.state, tuple(reply.text.tokens))
 
-    def _settle(self, reply: _Reply) -> str:
+    def _settle(self, reply: _Reply, start: int) -> str:
         """Put what was heard of `reply` into the history, and cut the cache to it; returns it."""
         kept = reply.text.tokens_within(len(reply.heard()))
         text = reply.text.text[: reply.text.ends[kept - 1]] if kept else ""
         if kept == len(reply.text.tokens):
             text = reply.text.text
-        fed = min(kept, self._cache.length - reply.start)
-        self._cache.rewind(reply.start + fed)
+        fed = min(kept, self._cache.length - start)
+        self._cache.rewind(start + fed)
         history = (*reply.history, Turn("assistant", text))
         self._place = _Place(self._cache.length, tuple(reply.text.tokens[fed:kept]), history)
         return text

@@ -181,6 +181,51 @@ def test_cancel_from_another_thread_ends_the_sound_at_once(assistant):
     assert (done.reason, done.text) == ("cancelled", "")
 
 
+def test_cancel_before_the_first_event_is_not_lost(assistant):
+    conversation = scripted(assistant, FIRST, SECOND)
+    events = conversation.ask("What is the time?")
+    conversation.cancel()
+    (done,) = events
+    assert (done.reason, done.text, done.tokens) == ("cancelled", "", ())
+    assert history_of(conversation) == [("user", "What is the time?"), ("assistant", "")]
+    script(assistant, conversation, SECOND)
+    assert done_of(list(conversation.ask("Really?"))).text == SECOND
+
+
+def test_events_that_nobody_takes_ask_nothing(assistant):
+    conversation = scripted(assistant, FIRST)
+    conversation.ask("What is the time?")
+    conversation.cancel()
+    assert done_of(list(conversation.ask("What is the time?"))).text == FIRST
+    assert len(conversation.history) == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_the_cache_is_the_history(assistant, seed):
+    """Turns that end in every way, in any order; then the cache answers as one filled with the history at once."""
+    random = np.random.default_rng(seed)
+    conversation, states = scripted(assistant), []
+    for _ in range(int(random.integers(1, 5))):
+        reply = str(random.choice([FIRST, "☞" + SECOND, SECOND, "☟" + SECOND]))
+        script(assistant, conversation, reply)
+        played = int(random.integers(0, 70 * 600))
+        cancel_at = int(random.integers(0, 12))
+        for count, event in enumerate(conversation.ask("What is the time?")):
+            if count == cancel_at:
+                conversation.cancel(played)
+            last = event
+        assert isinstance(last, ReplyDone)
+        if last.reason != "not_addressed":
+            states.append(last.state or "")
+        if random.random() < 0.3:
+            conversation.cancel(played // 2)
+    left = iter(states)
+    said = [(role, next(left) + text if role == "assistant" else text) for role, text in history_of(conversation)]
+    assert len(said) == 2 * len(states)
+    expected = fresh_logits(assistant, rows(assistant, framed(*said, ("user", "And now?"))))
+    np.testing.assert_allclose(next_logits(assistant, conversation, "And now?"), expected, atol=ACTIVATION_BAR)
+
+
 def test_cancel_without_a_reply_does_nothing(assistant):
     conversation = scripted(assistant, FIRST)
     conversation.cancel(0)
