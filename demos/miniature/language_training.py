@@ -22,7 +22,7 @@ class LanguageRecipe:
     """How language model and vision encoder are trained together."""
 
     seed: int = 12
-    steps: int = 3000
+    steps: int = 2000
     align_steps: int = 250
     """So long, pictures are only described."""
     peak_rate: float = 2e-3

@@ -72,7 +72,8 @@ def draw_exchanges(seed: int, held_out: bool, visual: bool = True) -> Iterator[E
     for exchange in questions():
         if exchange.held_out == held_out:
             by_task.setdefault(exchange.task, []).append(exchange)
-    tasks = [task for task in TASK_WEIGHTS if visual or task not in ("picture", "clip")]
+    drawn = ("picture", "clip") if visual else ()
+    tasks = [task for task in TASK_WEIGHTS if task in by_task or task in streams or task in drawn]
     weights = [TASK_WEIGHTS[task] for task in tasks]
     while True:
         task = draw.choices(tasks, weights)[0]

@@ -12,6 +12,7 @@ from sottovoce.demos.miniature.curriculum import TASKS, questions
 from sottovoce.demos.miniature.facts import number_words
 from sottovoce.demos.miniature.followups import followups
 from sottovoce.demos.miniature.sentences import overheard, say_after_me
+from sottovoce.demos.miniature.speech_in import draw_exchanges
 
 WORDS = {number_words(n): n for n in range(401)}
 
@@ -101,3 +102,11 @@ def test_overheard_talk_is_no_question_of_the_curriculum() -> None:
     drawn = {one.question for one in islice(overheard(7), 3000)}
     assert not drawn & asked
     assert len(drawn) > 1000
+
+
+def test_what_is_to_be_spoken_comes_from_one_side_of_the_hold_out() -> None:
+    for held_out in (False, True):
+        drawn = list(islice(draw_exchanges(8, held_out), 400))
+        assert all(one.held_out == held_out for one in drawn)
+        assert {"sums", "capitals", "follow_up", "say_after_me", "overheard", "picture", "clip"} <= {o.task for o in drawn}
+    assert "picture" not in {one.task for one in islice(draw_exchanges(8, False, visual=False), 400)}
