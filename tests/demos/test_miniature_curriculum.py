@@ -108,5 +108,6 @@ def test_what_is_to_be_spoken_comes_from_one_side_of_the_hold_out() -> None:
     for held_out in (False, True):
         drawn = list(islice(draw_exchanges(8, held_out), 400))
         assert all(one.held_out == held_out for one in drawn)
-        assert {"sums", "capitals", "follow_up", "say_after_me", "overheard", "picture", "clip"} <= {o.task for o in drawn}
+        tasks = {one.task for one in drawn}
+        assert {"sums", "capitals", "follow_up", "say_after_me", "overheard", "picture", "clip"} <= tasks
     assert "picture" not in {one.task for one in islice(draw_exchanges(8, False, visual=False), 400)}
