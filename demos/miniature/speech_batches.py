@@ -69,17 +69,27 @@ class Disturbance:
 
     mask_bins: int = 6
     mask_frames: int = 6
-    shift_bins: int = 2
+    shift_bins: float = 3.0
+    stretch: float = 0.12
+    """Formants move apart or together by up to this share: other throats (Jaitly and Hinton 2013)."""
     noise_floor: float = 1.5
 
 
+def _warp(features: NDArray[np.float32], stretch: float, shift: float) -> NDArray[np.float32]:
+    """Bin b is read at its distance from the middle times `stretch`, plus `shift`; edges are held."""
+    middle = (MEL_BINS - 1) / 2
+    places = ((np.arange(MEL_BINS) - middle) * stretch + middle + shift).clip(0, MEL_BINS - 1)
+    below = np.minimum(places.astype(int), MEL_BINS - 2)
+    share = (places - below).astype(np.float32)
+    return features[:, below] * (1 - share) + features[:, below + 1] * share
+
+
 def disturb(features: NDArray[np.float32], how: Disturbance, dice: np.random.Generator) -> NDArray[np.float32]:
-    """Shift along the mel axis, raise the noise floor, blank a few bins and frames."""
+    """Warp the mel axis, raise the noise floor, blank a few bins and frames."""
     frames = len(features)
-    shift = int(dice.integers(-how.shift_bins, how.shift_bins + 1))
-    if shift:
-        features = np.pad(features, ((0, 0), (max(shift, 0), max(-shift, 0))), mode="edge")
-        features = features[:, : features.shape[1] - shift] if shift > 0 else features[:, -shift:]
+    features = _warp(
+        features, 1 + dice.uniform(-how.stretch, how.stretch), dice.uniform(-how.shift_bins, how.shift_bins)
+    )
     if how.noise_floor and dice.random() < 0.5:
         floor = np.quantile(features, 0.1) + dice.uniform(-2, how.noise_floor)
         features = np.logaddexp(features, floor + dice.normal(0, 0.7, features.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from sottovoce.demos.miniature.encoder_training import (
 from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer
 from sottovoce.demos.miniature.lessons import Mixture
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
-from sottovoce.demos.miniature.speech_batches import SpeechData
+from sottovoce.demos.miniature.speech_batches import Disturbance, SpeechData, disturb
 from sottovoce.demos.miniature.speech_in import Exchange, Spoken, shard_path, write_shard
 from sottovoce.demos.miniature.speech_out.training_state import load_state, save_state
 from sottovoce.demos.miniature.tokenizer import (
@@ -163,3 +164,16 @@ def test_missing_speech_is_named(tmp_path: Path) -> None:
     with pytest.raises(SottovoceError, match=r"shard-0001\.npz") as refusal:
         SpeechData(tmp_path, 3)
     assert "miniature data" in str(refusal.value)
+
+
+def test_warped_features_move_along_the_mel_axis() -> None:
+    ramp = np.tile(np.arange(80, dtype=np.float32), (30, 1))
+    still = Disturbance(mask_bins=0, mask_frames=0, shift_bins=0, stretch=0, noise_floor=0)
+    assert np.allclose(disturb(ramp, still, np.random.default_rng(1)), ramp, atol=1e-4)
+    moved = disturb(ramp, replace(still, shift_bins=3), np.random.default_rng(1))
+    difference = (moved - ramp)[:, 10:70]
+    assert np.allclose(difference, difference[0, 0], atol=1e-4), "a shift moves all bins alike"
+    assert 0.1 < abs(float(difference[0, 0])) <= 3
+    wider = disturb(ramp, replace(still, stretch=0.12), np.random.default_rng(2))[0, 10:70]
+    assert np.allclose(np.diff(wider), np.diff(wider)[0], atol=1e-4)
+    assert not np.isclose(np.diff(wider)[0], 1, atol=1e-3)
