@@ -20,6 +20,7 @@ from sottovoce.demos.miniature.encoder_training import (
     token_loss,
     token_scores,
 )
+from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
 from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer
 from sottovoce.demos.miniature.lessons import Mixture
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
@@ -157,6 +158,29 @@ def test_encoder_training_resumes_across_the_arrival_of_more_speech(
     second = EncoderTrainer(recipe, SpeechData(tmp_path, 1), writer, table)
     second.load(load_state(tmp_path / "state.pt") or {})
     assert _trained(second, 1) == whole[3:]
+
+
+def test_joint_training_takes_over_both_states_and_resumes(
+    writer: PromptWriter, table: np.ndarray, tmp_path: Path
+) -> None:
+    _write_shards(tmp_path, 1)
+    data = SpeechData(tmp_path, 1)
+    language, encoder = (
+        LanguageTrainer(LanguageRecipe(), writer, table),
+        EncoderTrainer(EncoderRecipe(), data, writer, table),
+    )
+    recipe = JointRecipe(batch_size=3, mixture=Mixture(typed=1, stretched=1, pictures=1, clips=0, noises=0))
+    whole = JointTrainer(recipe, data, writer, table)
+    whole.start_from(language.state(), encoder.state())
+    assert torch.equal(whole.learner.llm.lm_head.weight, language.learner.llm.lm_head.weight)
+    assert torch.equal(whole.audio.adpter.project.weight, encoder.encoder.adpter.project.weight)
+    first = whole.step()
+    save_state(tmp_path / "state.pt", whole.state())
+    second = whole.step()
+    again = JointTrainer(recipe, data, writer, table)
+    again.load(load_state(tmp_path / "state.pt") or {})
+    assert again.step() == second
+    assert first != second
 
 
 def test_missing_speech_is_named(tmp_path: Path) -> None:
