@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_out.acoustic_units import (
     SAMPLES_PER_CODE,
     AcousticUnits,
@@ -24,6 +25,7 @@ from sottovoce.demos.miniature.speech_out.codec_training import (
     train_codec,
 )
 from sottovoce.demos.miniature.speech_out.listener import plain_words, word_errors
+from sottovoce.demos.miniature.speech_out.measuring import measure_speech_out
 from sottovoce.demos.miniature.speech_out.packing import write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.pronunciation import Pronounced, PronunciationCorpus, phonemes_of
 from sottovoce.demos.miniature.speech_out.replies import split_replies, spoken_pieces
@@ -40,6 +42,7 @@ from sottovoce.demos.miniature.speech_out.training_state import save_state
 from sottovoce.demos.miniature.speech_out.voice import Utterance, read_shards, write_shard
 from sottovoce.demos.miniature.speech_out.voice_stream import VoiceStream, spoken_phonemes
 from sottovoce.export.modules.codec import CodecDecoder
+from sottovoce.runtime.errors import SottovoceError
 
 TINY_UNITS = UnitSettings(
     codes=16, spectral_size=4, context_size=8, phonetic_size=3, phonetic_weight=1.0, rounds=10, samples=1_000
@@ -330,3 +333,11 @@ def test_replies_cover_the_curriculum() -> None:
     assert {exchange.reply for exchange in questions()} <= set(replies)
     assert len(replies) == len(set(replies)) > 4_000
     assert replies == curriculum_replies()
+
+
+def test_listening_needs_something_to_listen_to(tmp_path: Path) -> None:
+    with pytest.raises(SottovoceError, match="no held-out replies"):
+        measure_speech_out(Workspace(tmp_path), 3)
+    write_shard(tmp_path / "voice" / "replies-held-out" / "shard-0000.npz", _utterances())
+    with pytest.raises(SottovoceError, match="no state of the codec"):
+        measure_speech_out(Workspace(tmp_path), 3)

@@ -60,6 +60,9 @@ def mel_filterbank(
 class LogMel(nn.Module):
     """Samples (batch, n) to log-mels (batch, bins, n // 200): 120 frames a second, centred, Hann window of 1,024."""
 
+    filterbank: Tensor
+    window: Tensor
+
     def __init__(self, bins: int) -> None:
         super().__init__()
         self.register_buffer("filterbank", mel_filterbank(bins, _FFT, SAMPLE_RATE, 0, 10_000), persistent=False)
@@ -75,6 +78,11 @@ class LogMel(nn.Module):
 
 class AcousticUnits(nn.Module):
     """Samples to codes: one linear map of the log-mels around a code's 25 ms, and the nearest centre."""
+
+    mean: Tensor
+    projection: Tensor
+    centres: Tensor
+    spectra: Tensor
 
     def __init__(self, settings: UnitSettings) -> None:
         super().__init__()
@@ -187,4 +195,5 @@ def _discriminants(points: Tensor, classes: Tensor, count: int) -> Tensor:
     whiten = torch.linalg.inv(torch.linalg.cholesky(within))
     ratios, directions = torch.linalg.eigh(whiten @ between @ whiten.T)
     ratios, directions = ratios[-count:].flip(0).clamp(min=0), directions[:, -count:].flip(1)
-    return whiten.T @ directions * (ratios / (1 + ratios)).sqrt()
+    scaled: Tensor = whiten.T @ directions * (ratios / (1 + ratios)).sqrt()
+    return scaled

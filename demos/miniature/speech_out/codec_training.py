@@ -95,7 +95,8 @@ class CodecTrainer:
     def _losses(self, codes: Tensor, sound: Tensor) -> dict[str, Tensor]:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.low_precision):
             made = self.decoder(codes)
-        return self.loss(made.float(), sound)
+        losses: dict[str, Tensor] = self.loss(made.float(), sound)
+        return losses
 
     def state(self) -> dict[str, Any]:
         """All that a later :meth:`resume` needs; loads with ``weights_only=True``."""

@@ -43,7 +43,7 @@ class SpeechBatch:
 class BatchRecipe:
     """``positions``: the most prefix and code positions in a batch; ``wrong_codes``: share of input codes replaced."""
 
-    positions: int = 2_200
+    positions: int = 1_600
     wrong_codes: float = 0.10
     length_jitter: float = 6.0
     seed: int = 0

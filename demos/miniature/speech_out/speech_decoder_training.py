@@ -36,7 +36,7 @@ class SpeechDecoderTraining:
     """Recipe of the speech decoder; in the first ``text_only_steps`` of all steps only pronunciation is learned."""
 
     steps: int = 7_000
-    text_only_steps: int = 1_500
+    text_only_steps: int = 600
     pronunciation_batch: int = 64
     pronunciation_weight: float = 0.1
     peak_learning_rate: float = 1.5e-3
@@ -47,7 +47,7 @@ class SpeechDecoderTraining:
     seed: int = 0
     save_every_seconds: float = 180.0
     report_every: int = 25
-    low_precision: bool = True
+    low_precision: bool = False
     batches: BatchRecipe = field(default_factory=BatchRecipe)
     model: SpeechDecoderConfig = MINIATURE_SPEECH_DECODER
 

@@ -118,6 +118,7 @@ def render(texts: Sequence[str], folder: Path, settings: VoiceSettings | None = 
 
 def write_shard(path: Path, utterances: Sequence[Utterance]) -> None:
     """Write utterances as one npz file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez(
         partial,
