@@ -13,9 +13,9 @@ from typing import Any
 
 from sottovoce.export import manifest_settings as settings
 from sottovoce.export.bundle_writer import BundleWriter
-from sottovoce.export.checkpoint import Checkpoint
-from sottovoce.export.checkpoint_extras import read_extras
-from sottovoce.export.checkpoint_folder import resolve_checkpoint
+from sottovoce.export.checkpoint.extras import read_extras
+from sottovoce.export.checkpoint.folder import resolve_checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.dialects import Dialect, dialect_for
 from sottovoce.export.graphs.contract import TORCH_TYPES, StageFiles, check_graph
 from sottovoce.export.modules.codec import CodecDecoder

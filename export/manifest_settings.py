@@ -5,7 +5,7 @@ Numbers that a checkpoint does not hold are the released model's own (VITA-1.5, 
 
 from __future__ import annotations
 
-from sottovoce.export.checkpoint_extras import CheckpointExtras, SystemPrompts
+from sottovoce.export.checkpoint.extras import CheckpointExtras, SystemPrompts
 from sottovoce.export.config import CodecConfig, SpeechDecoderConfig, VitaConfig
 from sottovoce.export.graphs.audio_encoder import MIN_FRAMES, subsampling_steps
 from sottovoce.runtime.manifest import (

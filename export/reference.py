@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sottovoce.export.checkpoint import Checkpoint, ComponentState
+from sottovoce.export.checkpoint.reader import Checkpoint, ComponentState
 from sottovoce.export.modules.audio_encoder import AudioEncoder
 from sottovoce.export.modules.codec import CodecDecoder
 from sottovoce.export.modules.language_model import causal_mask, layer_config
 from sottovoce.export.modules.llama_layer import LlamaLayer, RmsNorm, Rotary
 from sottovoce.export.modules.speech_decoder import SpeechDecoder
 from sottovoce.export.modules.vision_encoder import VisionEncoder
-from sottovoce.runtime.speech_stream import Step
+from sottovoce.runtime.speech.stream import Step
 
 Floats = npt.NDArray[np.float32]
 HEAD_ROWS = 16_384

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sottovoce.export.checkpoint import Checkpoint, check_finite
-from sottovoce.export.checkpoint_names import MAIN_PREFIXES, Component
+from sottovoce.export.checkpoint.names import MAIN_PREFIXES, Component
+from sottovoce.export.checkpoint.reader import Checkpoint, check_finite
 from sottovoce.export.dialects import Dialect
 from sottovoce.export.graphs.audio_encoder import export_audio_encoder
 from sottovoce.export.graphs.codec import export_codec

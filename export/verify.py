@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sottovoce.export.checkpoint import Checkpoint
-from sottovoce.export.checkpoint_folder import resolve_checkpoint
+from sottovoce.export.checkpoint.folder import resolve_checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.parity import (
     BARS,
     ParityReport,
@@ -37,14 +37,14 @@ from sottovoce.runtime.features.fbank import mel_filterbank
 from sottovoce.runtime.features.images import pixels, read_image, tile_image
 from sottovoce.runtime.manifest import STAGES, StageName
 from sottovoce.runtime.progress import Progress, SilentProgress
-from sottovoce.runtime.prompt import AUDIO_ID, IMAGE_ID, PromptBuilder, UserContent
 from sottovoce.runtime.stages.audio_encoder import AudioEncoder
 from sottovoce.runtime.stages.codec import Codec, time_steps
 from sottovoce.runtime.stages.language_model import LanguageModel
 from sottovoce.runtime.stages.speech_codes import SpeechCodes
 from sottovoce.runtime.stages.speech_text import SpeechText
 from sottovoce.runtime.stages.vision_encoder import VisionEncoder
-from sottovoce.runtime.tokenizer import Tokenizer
+from sottovoce.runtime.text.prompt import AUDIO_ID, IMAGE_ID, PromptBuilder, UserContent
+from sottovoce.runtime.text.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
 MAX_TILES = 3

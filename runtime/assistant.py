@@ -18,9 +18,9 @@ from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.progress import Progress
 from sottovoce.runtime.reply import AudioChunk, ReplyDone
 from sottovoce.runtime.sampling import Sampler, SamplingOptions
-from sottovoce.runtime.speech_output import open_speech_output
-from sottovoce.runtime.speech_text import SpeechPieces
+from sottovoce.runtime.speech.output import open_speech_output
 from sottovoce.runtime.tensor_dump import TensorDump
+from sottovoce.runtime.text.speech_text import SpeechPieces
 
 
 class Assistant:

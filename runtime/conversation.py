@@ -20,8 +20,8 @@ from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.question import PreparedQuestion, Question, embed, prepare
 from sottovoce.runtime.reply import AudioChunk, Reason, ReplyDone, ReplyEvent, ReplyText, TextDelta
 from sottovoce.runtime.sampling import Sampler
-from sottovoce.runtime.speaker import Speaker
-from sottovoce.runtime.speech_output import open_speech_output
+from sottovoce.runtime.speech.output import open_speech_output
+from sottovoce.runtime.speech.speaker import Speaker
 
 if TYPE_CHECKING:
     from sottovoce.runtime.features.images import ImageSource

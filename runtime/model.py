@@ -11,14 +11,14 @@ from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.embeddings import EmbeddingTable
 from sottovoce.runtime.errors import BackendError, BundleError
 from sottovoce.runtime.manifest import STAGES, BundleManifest, StageName
-from sottovoce.runtime.prompt import PromptBuilder
 from sottovoce.runtime.stages.audio_encoder import AudioEncoder
 from sottovoce.runtime.stages.codec import Codec
 from sottovoce.runtime.stages.language_model import LanguageModel
 from sottovoce.runtime.stages.speech_codes import SpeechCodes
 from sottovoce.runtime.stages.speech_text import SpeechText
 from sottovoce.runtime.stages.vision_encoder import VisionEncoder
-from sottovoce.runtime.tokenizer import Tokenizer
+from sottovoce.runtime.text.prompt import PromptBuilder
+from sottovoce.runtime.text.tokenizer import Tokenizer
 
 Stage = TypeVar("Stage")
 

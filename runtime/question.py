@@ -16,8 +16,8 @@ from sottovoce.runtime.features.fbank import mel_filterbank, token_count
 from sottovoce.runtime.manifest import BundleManifest
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
-from sottovoce.runtime.prompt import AUDIO_ID, IMAGE_ID, UserContent
 from sottovoce.runtime.tensor_dump import TensorDump
+from sottovoce.runtime.text.prompt import AUDIO_ID, IMAGE_ID, UserContent
 
 if TYPE_CHECKING:
     from sottovoce.runtime.features.images import ImageSource

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sottovoce.runtime.manifest import StateTokens
-from sottovoce.runtime.tokenizer import TextStream, Tokenizer
+from sottovoce.runtime.text.tokenizer import TextStream, Tokenizer
 
 Reason = Literal["stop", "length", "cancelled", "not_addressed"]
 """Why a reply ended: the model was done; a limit of tokens or of the context; `cancel`; it was not spoken to."""

@@ -19,7 +19,7 @@ from checkpoint_configs import codec_json, small_config, static_chunks_config, t
 from checkpoint_weights import Weights, random_weights
 from safetensors.torch import save_file
 
-from sottovoce.export.checkpoint_names import MAIN_PREFIXES, Component
+from sottovoce.export.checkpoint.names import MAIN_PREFIXES, Component
 from sottovoce.export.config import VitaConfig
 
 __all__ = ["CheckpointRecipe", "small_config", "static_chunks_config", "write_checkpoint"]

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from sottovoce.export.checkpoint_names import Component, expected_tensors
+from sottovoce.export.checkpoint.names import Component, expected_tensors
 from sottovoce.export.config import VitaConfig
 
 LOGIT_GAIN = 4.0

@@ -24,7 +24,7 @@ from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_out.packing import half_precision, write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.training_state import load_state
 from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TURN_END, prepare, token_id
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import CodecConfig, SpeechDecoderConfig
 from sottovoce.export.modules.codec import CodecDecoder
 from sottovoce.export.modules.speech_decoder import SpeechDecoder

@@ -22,7 +22,7 @@ from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_out.training_state import save_state
 from sottovoce.demos.miniature.tokenizer import prepare
 from sottovoce.demos.miniature.voices import HELD_OUT_FLITE, HELD_OUT_VARIANTS, TRAINING_FLITE
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.modules.audio_encoder import AudioEncoder
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.features.images import pixels, read_image

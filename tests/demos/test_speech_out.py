@@ -296,9 +296,9 @@ def test_sentences_with_more_phonemes_than_slots_are_left_out() -> None:
 
 
 def test_packed_folders_are_read_by_the_exporter(tmp_path: Path) -> None:
-    from sottovoce.export.config_file import ConfigFile
+    from sottovoce.export.checkpoint.config_file import ConfigFile
+    from sottovoce.export.checkpoint.speech_config import read_codec_config, read_speech_decoder_config
     from sottovoce.export.modules.speech_decoder import SpeechDecoder
-    from sottovoce.export.speech_config import read_codec_config, read_speech_decoder_config
 
     write_codec(tmp_path / "codec", CodecDecoder(MINIATURE_CODEC))
     model = SpeechDecoder(MINIATURE_SPEECH_DECODER)

@@ -15,9 +15,9 @@ from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_con
 from checkpoint_weights import random_weights
 from safetensors import safe_open
 
-from sottovoce.export.checkpoint import Checkpoint
-from sottovoce.export.checkpoint_names import COMPONENTS, MAIN_PREFIXES, Component, expected_tensors
-from sottovoce.export.component_weights import check_finite
+from sottovoce.export.checkpoint.component_weights import check_finite
+from sottovoce.export.checkpoint.names import COMPONENTS, MAIN_PREFIXES, Component, expected_tensors
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import VitaConfig
 from sottovoce.runtime.errors import CheckpointError
 
@@ -128,7 +128,7 @@ def test_cmvn_from_its_file_where_weights_lack_it(tmp_path: Path, cmvn_format: s
 
 
 def test_tiny_cmvn_file_agrees_with_the_released_formula(tiny_checkpoint: Path) -> None:
-    from sottovoce.export.global_cmvn import read_global_cmvn
+    from sottovoce.export.checkpoint.global_cmvn import read_global_cmvn
 
     folder = tiny_checkpoint / json.loads((tiny_checkpoint / "config.json").read_text())["mm_audio_encoder"]
     mean, istd = read_global_cmvn(folder / "global_cmvn", is_json=True, mel_bins=80)
@@ -212,7 +212,7 @@ def test_nan_in_a_shard_is_found_with_its_file(tmp_path: Path) -> None:
 LARGE = """
 import resource, sys
 from pathlib import Path
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 
 def anonymous_mb():
     text = Path("/proc/self/status").read_text()

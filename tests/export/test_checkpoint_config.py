@@ -17,8 +17,8 @@ from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_con
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sottovoce.export.checkpoint_config import read_config
-from sottovoce.export.checkpoint_folder import component_folder, resolve_checkpoint
+from sottovoce.export.checkpoint.configuration import read_config
+from sottovoce.export.checkpoint.folder import component_folder, resolve_checkpoint
 from sottovoce.runtime.errors import CheckpointError
 
 CONFIG, VISION = "config.json", "InternViT-300M-448px/config.json"

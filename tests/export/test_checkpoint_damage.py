@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from sottovoce.export.checkpoint import Checkpoint
-from sottovoce.export.safetensors_shards import read_header
+from sottovoce.export.checkpoint.reader import Checkpoint
+from sottovoce.export.checkpoint.safetensors_shards import read_header
 from sottovoce.runtime.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"

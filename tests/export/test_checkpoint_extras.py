@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sottovoce.export import manifest_settings
-from sottovoce.export.checkpoint_extras import CheckpointExtras, read_extras
+from sottovoce.export.checkpoint.extras import CheckpointExtras, read_extras
 from sottovoce.runtime.errors import SottovoceError
 
 PROMPTS = {"plain": "You are small.", "image": "You see.", "video": "You watch."}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sottovoce.export.checkpoint_config import read_config
-from sottovoce.export.checkpoint_names import expected_tensors
+from sottovoce.export.checkpoint.configuration import read_config
+from sottovoce.export.checkpoint.names import expected_tensors
 from sottovoce.export.config import VitaConfig
 
 AUDIO_FOLDER = "audio-encoder-Qwen2-7B-1107-weight-base-11wh-tunning"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, write_checkpoint
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import AudioEncoderConfig, VitaConfig
 from sottovoce.export.modules.audio_encoder import AudioEncoder
 from sottovoce.export.modules.codec import CodecDecoder

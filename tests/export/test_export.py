@@ -13,10 +13,9 @@ import torch
 from checkpoint_factory import CheckpointRecipe, static_chunks_config, write_checkpoint
 from safetensors.torch import load_file, save_file
 
-from sottovoce.export import ExportOptions, export
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.dialects import dialect_for
-from sottovoce.export.export import context_length
+from sottovoce.export.export import ExportOptions, context_length, export
 from sottovoce.export.verify import VerifyOptions, verify
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import CheckpointError, SottovoceError

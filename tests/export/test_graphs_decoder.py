@@ -14,7 +14,7 @@ import torch
 from checkpoint_factory import CheckpointRecipe, small_config, write_checkpoint
 from graph_runner import HAS_OPSET_24, DecoderRunner, check_greedy, cosine, teacher_forced
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import LanguageModelConfig
 from sottovoce.export.dialects import DIALECTS, Dialect
 from sottovoce.export.graphs.contract import StageFiles, check_graph

@@ -11,7 +11,7 @@ import torch
 from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, write_checkpoint
 from graph_runner import cosine, run_graph
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import VitaConfig
 from sottovoce.export.dialects import DIALECTS
 from sottovoce.export.graphs.contract import StageFiles, check_graph

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import AdapterConfig, AudioEncoderConfig
 from sottovoce.export.modules.adapter import build_adapter
 from sottovoce.export.modules.audio_encoder import AudioEncoder

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import CodecConfig
 from sottovoce.export.modules.codec import CodecDecoder, NormedConv, ResidualBlock1, ResidualBlock2
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import LanguageModelConfig
 from sottovoce.export.modules.language_model import LanguageModel
 from sottovoce.export.modules.llama_layer import KVCache, Rotary

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import SpeechDecoderConfig
 from sottovoce.export.modules.speech_decoder import SpeechDecoder
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sottovoce.export.checkpoint import Checkpoint
+from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import VisionEncoderConfig
 from sottovoce.export.modules.vision_encoder import VisionEncoder, pixel_shuffle
 

@@ -9,7 +9,7 @@ from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.reply import AudioChunk
-from sottovoce.runtime.speech_stream import CutRule, SpeechStream
+from sottovoce.runtime.speech.stream import CutRule, SpeechStream
 from sottovoce.runtime.tensor_dump import TensorDump
 
 ACTIVATION_BAR, WAVEFORM_BAR = 1e-4, 2e-5

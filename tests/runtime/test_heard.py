@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sottovoce.runtime.heard import SpokenReply
-from sottovoce.runtime.speech_text import SpeechPiece
+from sottovoce.runtime.speech.heard import SpokenReply
+from sottovoce.runtime.text.speech_text import SpeechPiece
 
 TEXT = "Good morning, dear friend. It is seven."
 PIECES = ((0, 13), (13, 26), (26, 39))

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from sottovoce.runtime.chinese_numbers import chinese_integer
 from sottovoce.runtime.errors import BundleError
 from sottovoce.runtime.manifest import PieceSpec, PromptSpec, SpeechSpec, StateTokens
-from sottovoce.runtime.prompt import PromptBuilder, UserContent
-from sottovoce.runtime.speech_text import SpeechPieces, spoken_text
-from sottovoce.runtime.tokenizer import TextStream, Tokenizer
+from sottovoce.runtime.text.chinese_numbers import chinese_integer
+from sottovoce.runtime.text.prompt import PromptBuilder, UserContent
+from sottovoce.runtime.text.speech_text import SpeechPieces, spoken_text
+from sottovoce.runtime.text.tokenizer import TextStream, Tokenizer
 
 STATES = StateTokens()
 SPEC = PromptSpec("<|im_start|>", "<|im_end|>", "an image", "a video", "plain", STATES)

@@ -6,7 +6,7 @@ import pytest
 
 from sottovoce.runtime.manifest import StateTokens
 from sottovoce.runtime.reply import AudioChunk, ReplyDone, ReplyText, TextDelta
-from sottovoce.runtime.tokenizer import Tokenizer
+from sottovoce.runtime.text.tokenizer import Tokenizer
 
 STATES = StateTokens()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sottovoce.runtime.manifest import PieceSpec
-from sottovoce.runtime.speech_stream import CutRule, SpeechStream
+from sottovoce.runtime.speech.stream import CutRule, SpeechStream
 
 SAMPLES_PER_CODE = 600
 WINDOW, SEARCH = 2401, 1200

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.manifest import PieceSpec, SpeechSpec, StateTokens
-from sottovoce.runtime.speech_text import MAX_PIECE_CHARACTERS, SpeechPieces
-from sottovoce.runtime.spoken_text import language_of, spoken_text
+from sottovoce.runtime.text.speech_text import MAX_PIECE_CHARACTERS, SpeechPieces
+from sottovoce.runtime.text.spoken_text import language_of, spoken_text
 
 STATES = StateTokens()
 PIECE = PieceSpec(20, 10, 0.1)

@@ -11,8 +11,8 @@ import pytest
 
 from sottovoce.runtime.errors import BundleError, InputError
 from sottovoce.runtime.manifest import PromptSpec, StateTokens
-from sottovoce.runtime.prompt import AUDIO_ID, IMAGE_ID, PromptBuilder, UserContent
-from sottovoce.runtime.tokenizer import TextStream, Tokenizer
+from sottovoce.runtime.text.prompt import AUDIO_ID, IMAGE_ID, PromptBuilder, UserContent
+from sottovoce.runtime.text.tokenizer import TextStream, Tokenizer
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 SPEC = PromptSpec("<|im_start|>", "<|im_end|>", "an image", "a video", "plain", StateTokens())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sottovoce.runtime.manifest import SpeechSpec, StateTokens
-from sottovoce.runtime.spoken_numbers import SpokenNumbers
-from sottovoce.runtime.spoken_text import language_of, spoken_text
+from sottovoce.runtime.text.spoken_numbers import SpokenNumbers
+from sottovoce.runtime.text.spoken_text import language_of, spoken_text
 
 __all__ = ["SpeechPiece", "SpeechPieces", "spoken_text"]
 

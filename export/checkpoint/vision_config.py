@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sottovoce.export.checkpoint.config_file import ConfigFile
+from sottovoce.export.checkpoint.config_keys import CLIP_PREPROCESSOR, PRETRAINED
 from sottovoce.export.config import VisionEncoderConfig
-from sottovoce.export.config_file import ConfigFile
-from sottovoce.export.config_keys import CLIP_PREPROCESSOR, PRETRAINED
 
 BICUBIC = 3
 """Pillow's number for the filter."""

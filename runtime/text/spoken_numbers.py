@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from num2words import num2words
 
-from sottovoce.runtime.chinese_numbers import CHINESE_DIGITS, chinese_integer
 from sottovoce.runtime.errors import InputError
-from sottovoce.runtime.spoken_words import NUMBERS_ONLY, WORDS
+from sottovoce.runtime.text.chinese_numbers import CHINESE_DIGITS, chinese_integer
+from sottovoce.runtime.text.spoken_words import NUMBERS_ONLY, WORDS
 
 MAX_DIGITS = 15
 """Longer runs of digits are no quantities."""

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from sottovoce.runtime.manifest import StateTokens
-from sottovoce.runtime.spell_out import spell_out
+from sottovoce.runtime.text.spell_out import spell_out
 
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)?|\]\([^)\s]*\)?")
 _CODE_FENCE = re.compile(r"```\w*")

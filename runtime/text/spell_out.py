@@ -6,8 +6,8 @@ import functools
 import re
 from collections.abc import Callable
 
-from sottovoce.runtime.spoken_numbers import SpokenNumbers
-from sottovoce.runtime.spoken_words import ENGLISH
+from sottovoce.runtime.text.spoken_numbers import SpokenNumbers
+from sottovoce.runtime.text.spoken_words import ENGLISH
 
 Say = Callable[["re.Match[str]", SpokenNumbers], str]
 

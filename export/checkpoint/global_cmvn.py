@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sottovoce.export.config_file import MAX_BYTES, ConfigFile
+from sottovoce.export.checkpoint.config_file import MAX_BYTES, ConfigFile
 from sottovoce.runtime.errors import CheckpointError
 
 LEAST_VARIANCE = 1e-20

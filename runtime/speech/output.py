@@ -12,11 +12,11 @@ from sottovoce.runtime.manifest import PieceSpec, SpeechSpec
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.sampling import Sampler
-from sottovoce.runtime.speech_decoder import SpeechDecoder, SpeechDecoderParts
-from sottovoce.runtime.speech_stream import CutRule, SpeechStream, Step
+from sottovoce.runtime.speech.decoder import SpeechDecoder, SpeechDecoderParts
+from sottovoce.runtime.speech.stream import CutRule, SpeechStream, Step
 from sottovoce.runtime.stages.codec import Codec, time_steps
 from sottovoce.runtime.tensor_dump import TensorDump
-from sottovoce.runtime.tokenizer import Tokenizer
+from sottovoce.runtime.text.tokenizer import Tokenizer
 
 Samples = npt.NDArray[np.float32]
 

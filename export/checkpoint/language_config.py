@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sottovoce.export.checkpoint.config_file import ConfigFile
+from sottovoce.export.checkpoint.config_keys import PRETRAINED, VITA_TRAINING
 from sottovoce.export.config import LanguageModelConfig
-from sottovoce.export.config_file import ConfigFile
-from sottovoce.export.config_keys import PRETRAINED, VITA_TRAINING
 
 MODEL_TYPE = "vita-Qwen2"
 ARCHITECTURE = "VITAQwen2ForCausalLM"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sottovoce.export.config_file import ConfigFile
+from sottovoce.export.checkpoint.config_file import ConfigFile
 from sottovoce.runtime.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from sottovoce.export.checkpoint.config_file import ConfigFile
+from sottovoce.export.checkpoint.config_keys import CODEC_TRAINING, SPEECH_DECODER_TRAINING
 from sottovoce.export.config import CodecConfig, SpeechDecoderConfig
-from sottovoce.export.config_file import ConfigFile
-from sottovoce.export.config_keys import CODEC_TRAINING, SPEECH_DECODER_TRAINING
 
 ARGUMENTS = "[2]"
 """Where the arguments are in the decoder's `[idim, odim, args]`."""

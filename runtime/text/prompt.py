@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sottovoce.runtime.manifest import PromptSpec
-from sottovoce.runtime.tokenizer import Tokenizer
+from sottovoce.runtime.text.tokenizer import Tokenizer
 
 IMAGE_ID = -200
 """Stands in a prompt for one tile's or frame's embeddings."""

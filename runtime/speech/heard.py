@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sottovoce.runtime.speech_text import SpeechPiece
+from sottovoce.runtime.text.speech_text import SpeechPiece
 
 
 @dataclass

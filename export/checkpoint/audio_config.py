@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from sottovoce.export.checkpoint.config_file import ConfigFile
+from sottovoce.export.checkpoint.config_keys import AUDIO_MODEL_TRAINING, WENET_DATASET, WENET_TRAINING
+from sottovoce.export.checkpoint.language_config import MainSettings
 from sottovoce.export.config import AdapterConfig, AudioEncoderConfig
-from sottovoce.export.config_file import ConfigFile
-from sottovoce.export.config_keys import AUDIO_MODEL_TRAINING, WENET_DATASET, WENET_TRAINING
-from sottovoce.export.language_config import MainSettings
 
 LAYERS = "subsampling-transformer"
 ENCODER, DATASET = "encoder_conf.para_conf", "dataset_conf"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sottovoce.runtime.heard import SpokenReply
 from sottovoce.runtime.manifest import SpeechSpec, StateTokens
-from sottovoce.runtime.speech_output import SpeechOutput
-from sottovoce.runtime.speech_text import SpeechPiece, SpeechPieces
+from sottovoce.runtime.speech.heard import SpokenReply
+from sottovoce.runtime.speech.output import SpeechOutput
+from sottovoce.runtime.text.speech_text import SpeechPiece, SpeechPieces
 
 Samples = npt.NDArray[np.float32]
 

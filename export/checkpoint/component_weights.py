@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sottovoce.export.checkpoint_config import CheckpointLayout
-from sottovoce.export.checkpoint_names import (
+from sottovoce.export.checkpoint.configuration import CheckpointLayout
+from sottovoce.export.checkpoint.global_cmvn import read_global_cmvn
+from sottovoce.export.checkpoint.names import (
     CMVN_TENSORS,
     MAIN_PREFIXES,
     Component,
@@ -23,11 +24,10 @@ from sottovoce.export.checkpoint_names import (
     expected_tensors,
     is_computed_with,
 )
+from sottovoce.export.checkpoint.pickled_weights import read_codec_state, read_state_dict
+from sottovoce.export.checkpoint.safetensors_shards import FLOATS, INDEX, SINGLE, Shards, open_main_shards
+from sottovoce.export.checkpoint.speech_config import dilations_in_use
 from sottovoce.export.config import VitaConfig
-from sottovoce.export.global_cmvn import read_global_cmvn
-from sottovoce.export.pickled_weights import read_codec_state, read_state_dict
-from sottovoce.export.safetensors_shards import FLOATS, INDEX, SINGLE, Shards, open_main_shards
-from sottovoce.export.speech_config import dilations_in_use
 from sottovoce.runtime.errors import CheckpointError
 
 VISION_TOWER = "vision_tower.vision_tower."

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sottovoce.export.checkpoint_config import CheckpointLayout, read_layout
-from sottovoce.export.checkpoint_names import COMPONENTS, MAIN_PREFIXES, Component
-from sottovoce.export.checkpoint_tokenizer import check_tokenizer
-from sottovoce.export.component_weights import CheckpointWeights, Weights, check_finite, gather_weights
+from sottovoce.export.checkpoint.component_weights import CheckpointWeights, Weights, check_finite, gather_weights
+from sottovoce.export.checkpoint.configuration import CheckpointLayout, read_layout
+from sottovoce.export.checkpoint.names import COMPONENTS, MAIN_PREFIXES, Component
+from sottovoce.export.checkpoint.tokenizer import check_tokenizer
 from sottovoce.export.config import VitaConfig
 
 Progress = Callable[[int, int], None]

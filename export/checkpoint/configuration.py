@@ -6,18 +6,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sottovoce.export.audio_config import AudioSettings, read_audio_settings
-from sottovoce.export.checkpoint_folder import component_folder
-from sottovoce.export.config import VitaConfig
-from sottovoce.export.config_file import ConfigFile
-from sottovoce.export.language_config import (
+from sottovoce.export.checkpoint.audio_config import AudioSettings, read_audio_settings
+from sottovoce.export.checkpoint.config_file import ConfigFile
+from sottovoce.export.checkpoint.folder import component_folder
+from sottovoce.export.checkpoint.language_config import (
     MainSettings,
     language_model_config,
     read_main_settings,
     read_stop_ids,
 )
-from sottovoce.export.speech_config import read_codec_config, read_speech_decoder_config
-from sottovoce.export.vision_config import read_pixel_settings, read_vision_config
+from sottovoce.export.checkpoint.speech_config import read_codec_config, read_speech_decoder_config
+from sottovoce.export.checkpoint.vision_config import read_pixel_settings, read_vision_config
+from sottovoce.export.config import VitaConfig
 from sottovoce.runtime.errors import CheckpointError
 
 SPEECH_FOLDER = "vita_tts_ckpt"

@@ -81,7 +81,7 @@ def component_folder(checkpoint: Path, name: str, key: str) -> Path:
 def _download(repository: str, patterns: tuple[str, ...]) -> Path:
     """Fetch a repository, and the component folders that its `config.json` names by hub id."""
     folder = _snapshot(repository, patterns)
-    from sottovoce.export.config_file import ConfigFile
+    from sottovoce.export.checkpoint.config_file import ConfigFile
 
     settings = ConfigFile(folder / "config.json").read_json() if (folder / "config.json").exists() else {}
     for key in ("mm_vision_tower", "mm_audio_encoder"):

@@ -1,0 +1,1 @@
+"""The files of a checkpoint → configuration and named tensors, read lazily; errors that name file and tensor."""

@@ -1,0 +1,1 @@
+"""Speech on its way out: text pieces to codes, codes to samples, samples to what was heard."""
