@@ -81,7 +81,8 @@ def _warp(features: NDArray[np.float32], stretch: float, shift: float) -> NDArra
     places = ((np.arange(MEL_BINS) - middle) * stretch + middle + shift).clip(0, MEL_BINS - 1)
     below = np.minimum(places.astype(int), MEL_BINS - 2)
     share = (places - below).astype(np.float32)
-    return features[:, below] * (1 - share) + features[:, below + 1] * share
+    warped: NDArray[np.float32] = features[:, below] * (1 - share) + features[:, below + 1] * share
+    return warped
 
 
 def disturb(features: NDArray[np.float32], how: Disturbance, dice: np.random.Generator) -> NDArray[np.float32]:
