@@ -104,7 +104,7 @@ def test_numbers_are_spelled(value: int, words: str) -> None:
 
 
 def test_pieces_are_cut_as_the_runtime_cuts_them() -> None:
-    assert spoken_pieces("Okay, yes, the lamp is off. Fine") == ["okay,", "yes,", "the lamp is off.", "fine"]
+    assert spoken_pieces("Okay, yes, the lamp is off. Fine") == ["okay,", "yes, the lamp is off.", "fine"]
 
 
 def test_held_out_replies_are_never_trained_on() -> None:

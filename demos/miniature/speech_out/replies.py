@@ -23,7 +23,7 @@ def spoken_pieces(reply: str) -> list[str]:
     """Cut after ``, . ? !`` once a piece has five characters, as the runtime does before it speaks; lower-case."""
     pieces, start = [], 0
     for end, character in enumerate(reply, 1):
-        if character in _CUT_AFTER and end - start >= _SHORTEST_PIECE:
+        if character in _CUT_AFTER and len(reply[start:end].strip()) >= _SHORTEST_PIECE:
             pieces.append(reply[start:end])
             start = end
     pieces.append(reply[start:])
