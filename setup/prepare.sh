@@ -41,7 +41,7 @@ install_system_packages
 python=$(find_python)
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "installing Python packages into $venv (once; about two minutes)"
-PIP_CONSTRAINT=$PWD/setup/constraints.txt "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+PIP_CONSTRAINT=$PWD/setup/constraints.txt "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
     -e '.[export,video,dev]'
 rm -f "$venv"/.sottovoce-*
 touch "$stamp"
