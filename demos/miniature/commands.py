@@ -15,6 +15,7 @@ from sottovoce.demos.miniature.settings import WORKSPACE_VARIABLE, Workspace, de
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import SottovoceError
 
+PARTS = {1: ("vision", "language"), 2: ("encoder", "joint"), 3: ()}
 FOLDER = click.Path(path_type=Path, file_okay=False)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on standard output.")
 WORK = click.option(
@@ -89,10 +90,12 @@ def _make_training_data(workspace: Workspace, console: Console) -> None:
 @application.command("train")
 @WORK
 @click.option("--stage", type=click.IntRange(1, 3), required=True, help="1 vision–language, 2 audio in, 3 audio out.")
-@click.option("--part", type=click.Choice(("encoder", "joint")), help="Stage 2: only this part [default: both].")
+@click.option("--part", type=click.Choice([*PARTS[1], *PARTS[2]]), help="One part of it [default: both].")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
 def train_command(work: Path | None, stage: int, part: str | None, threads: int) -> None:
     """Train a stage, or go on where it was stopped."""
+    if part is not None and part not in PARTS[stage]:
+        raise click.UsageError(f"stage {stage} has no part {part!r}")
     import torch
 
     torch.set_num_threads(threads)
@@ -103,15 +106,11 @@ def train_command(work: Path | None, stage: int, part: str | None, threads: int)
 
             train_speech_out(workspace)
             return
-        from sottovoce.demos.miniature.stages import train_encoder, train_joint, train_language
+        from sottovoce.demos.miniature import stages
 
-        if stage == 1:
-            train_language(workspace, progress)
-            return
-        if part != "joint":
-            train_encoder(workspace, progress)
-        if part != "encoder":
-            train_joint(workspace, progress)
+        for name in PARTS[stage]:
+            if part in (None, name):
+                getattr(stages, f"train_{name}")(workspace, progress)
 
 
 @application.command("evaluate")

@@ -1,4 +1,4 @@
-"""Stage 1: vision and language. Captions align the vision encoder first, then everything is instructed together."""
+"""Stage 1, second part: pictures are described first (align), then everything is asked together (instruct)."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ class LanguageTrainer:
         self.learner = Learner(table, writer.blank)
         self.weights = [weight for weight in self.learner.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.05)
+
+    def start_from(self, vision: Mapping[str, Any]) -> None:
+        """Take over the vision encoder that has learned to caption."""
+        self.learner.vision.load_state_dict(vision["vision"])
 
     def step(self) -> Mapping[str, float]:
         """One batch; how many replies of each kind came out right as a whole (teacher-forced)."""

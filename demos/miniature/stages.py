@@ -17,6 +17,7 @@ from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_batches import SpeechData
 from sottovoce.demos.miniature.speech_out.training_state import Trainer, load_state, run_training
 from sottovoce.demos.miniature.tokenizer import prepare
+from sottovoce.demos.miniature.vision_training import VisionRecipe, VisionTrainer
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.progress import Progress
 
@@ -36,10 +37,17 @@ class ResumableTrainer(Trainer, Protocol):
         ...
 
 
+def train_vision(workspace: Workspace, progress: Progress) -> None:
+    """Stage 1, first part: captions, without the language model."""
+    _run(VisionTrainer(VisionRecipe()), workspace.states / "vision", progress)
+
+
 def train_language(workspace: Workspace, progress: Progress) -> None:
-    """Stage 1: vision and language."""
+    """Stage 1, second part: vision and language together, the vision encoder from its own training."""
     writer, table = _writer(workspace), np.load(workspace.embeddings)
-    _run(LanguageTrainer(LanguageRecipe(), writer, table), workspace.states / "language", progress)
+    trainer = LanguageTrainer(LanguageRecipe(), writer, table)
+    trainer.start_from(_required(workspace.states / "vision" / "state.pt"))
+    _run(trainer, workspace.states / "language", progress)
 
 
 def train_encoder(workspace: Workspace, progress: Progress) -> None:

@@ -23,6 +23,7 @@ from sottovoce.demos.miniature.encoder_training import (
 from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
 from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer
 from sottovoce.demos.miniature.lessons import Mixture
+from sottovoce.demos.miniature.pictures import draw_picture
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
 from sottovoce.demos.miniature.speech_batches import Disturbance, SpeechData, disturb
 from sottovoce.demos.miniature.speech_in import Exchange, Spoken, shard_path, write_shard
@@ -34,6 +35,13 @@ from sottovoce.demos.miniature.tokenizer import (
     draw_embeddings,
     save_tokenizer,
     train_tokenizer,
+)
+from sottovoce.demos.miniature.vision_training import (
+    CAPTION_WORDS,
+    LONGEST_CAPTION,
+    VisionRecipe,
+    VisionTrainer,
+    caption_labels,
 )
 from sottovoce.runtime.errors import SottovoceError
 
@@ -118,7 +126,7 @@ def test_edit_distance() -> None:
     assert edit_distance([1, 2, 3, 4], [2, 3, 5]) == 2
 
 
-def _trained(trainer: LanguageTrainer | EncoderTrainer, steps: int) -> list[float]:
+def _trained(trainer: LanguageTrainer | EncoderTrainer | VisionTrainer, steps: int) -> list[float]:
     return [trainer.step()["loss"] for _ in range(steps)]
 
 
@@ -132,6 +140,30 @@ def test_language_training_resumes_to_the_same_curve(writer: PromptWriter, table
     second.load(load_state(tmp_path / "state.pt") or {})
     assert _trained(second, 2) == whole[1:]
     assert torch.equal(second.learner.llm.model.embed_tokens.weight, torch.from_numpy(table)), "the table is frozen"
+
+
+def test_vision_training_resumes_and_hands_over(writer: PromptWriter, table: np.ndarray, tmp_path: Path) -> None:
+    recipe = VisionRecipe(batch_size=4)
+    whole = _trained(VisionTrainer(recipe), 3)
+    first = VisionTrainer(recipe)
+    _trained(first, 2)
+    save_state(tmp_path / "state.pt", first.state())
+    state = load_state(tmp_path / "state.pt") or {}
+    second = VisionTrainer(recipe)
+    second.load(state)
+    assert _trained(second, 1) == whole[2:]
+    language = LanguageTrainer(LanguageRecipe(), writer, table)
+    language.start_from(state)
+    assert torch.equal(language.learner.vision.mm_projector[0].weight, first.vision.mm_projector[0].weight)
+
+
+def test_every_caption_can_be_learned_word_by_word() -> None:
+    draw = random.Random(6)
+    for i in range(600):
+        caption = draw_picture(draw, held_out=i % 5 == 0, side=16).caption
+        labels = caption_labels(caption)
+        assert len(labels) == LONGEST_CAPTION
+        assert " ".join(CAPTION_WORDS[label] for label in labels).strip() == caption.lower().rstrip(".")
 
 
 def _write_shards(folder: Path, count: int) -> None:

@@ -136,9 +136,9 @@ def test_questions_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(listed[0]) == {"question", "reply", "task", "held_out"}
 
 
-@pytest.mark.parametrize("arguments", [["train", "--stage", "4"], ["pak"], ["evaluate"]])
-def test_wrong_usage_is_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
+@pytest.mark.parametrize("arguments", ["train --stage 4", "train --stage 1 --part joint", "pak", "evaluate"])
+def test_wrong_usage_is_two(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments.split()) == 2
     assert capsys.readouterr().err
 
 
