@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-# PyTorch reads this when it is first imported. Its tensors here are small: a second thread would only be waited for, and
-# where another process is busy on that core, for long.
+# PyTorch reads this when it is first imported. Its tensors here are small: a second thread would only be waited for,
+# and where another process is busy on that core, for long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN_DIR = Path(__file__).resolve().parent / "golden"
