@@ -45,12 +45,13 @@ class VisualQuestion:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn picture, its caption and the questions it can answer."""
+    """A drawn picture, its caption, the questions it can answer, and what is where (a digit's kind is its word)."""
 
     image: Image.Image
     caption: str
     questions: tuple[VisualQuestion, ...]
     held_out: bool
+    shapes: tuple[Shape, ...]
 
 
 def _polygon(shape: Shape, side: int) -> list[tuple[float, float]]:
@@ -123,7 +124,7 @@ def _single(draw: random.Random, side: int) -> Picture:
         _ask(draw, ("what shape is it", "what shape do you see", "which shape is it"), f"It is a {kind}."),
     )  # fmt: skip
     image = draw_shapes([shape], draw_background(draw), side)
-    return Picture(image, caption, asked, stable_hash("single", kind, color) % 5 == 0)
+    return Picture(image, caption, asked, stable_hash("single", kind, color) % 5 == 0, (shape,))
 
 
 def _grid_places(draw: random.Random, count: int) -> list[tuple[float, float]]:
@@ -142,26 +143,26 @@ def _several(draw: random.Random, side: int) -> Picture:
         _ask(draw, ("what color are they", f"what color are the {name}"), f"They are {color}."),
     )  # fmt: skip
     image = draw_shapes(shapes, draw_background(draw), side)
-    return Picture(
-        image, sentence(f"{number} {color} {name}"), asked, stable_hash("several", kind, color, count) % 5 == 0
-    )
+    held_out = stable_hash("several", kind, color, count) % 5 == 0
+    return Picture(image, sentence(f"{number} {color} {name}"), asked, held_out, tuple(shapes))
 
 
 def _digit(draw: random.Random, side: int) -> Picture:
     digit, color = draw.randint(0, 9), draw.choice(sorted(COLORS))
     image = Image.new("RGB", (side, side), draw_background(draw))
-    font = ImageFont.load_default(size=draw.uniform(0.45, 0.8) * side)
-    place = (draw.uniform(0.4, 0.6) * side, draw.uniform(0.42, 0.58) * side)
-    ImageDraw.Draw(image).text(place, str(digit), fill=COLORS[color], font=font, anchor="mm")
+    size = draw.uniform(0.45, 0.8)
+    font = ImageFont.load_default(size=size * side)
+    x, y = draw.uniform(0.4, 0.6), draw.uniform(0.42, 0.58)
+    ImageDraw.Draw(image).text((x * side, y * side), str(digit), fill=COLORS[color], font=font, anchor="mm")
     number = number_words(digit)
     asked = (
         _ask(draw, ("what number is it", "which number do you see", "what digit is it", "which digit is this"),
              f"It is the number {number}."),
         _ask(draw, ("what color is the number", "which color is the digit", "what color is it"), f"It is {color}."),
     )  # fmt: skip
-    return Picture(
-        image, sentence(f"the number {number} in {color}"), asked, stable_hash("digit", digit, color) % 5 == 0
-    )
+    held_out = stable_hash("digit", digit, color) % 5 == 0
+    shape = Shape(number, color, x, y, 0.35 * size)
+    return Picture(image, sentence(f"the number {number} in {color}"), asked, held_out, (shape,))
 
 
 def _pair(draw: random.Random, side: int) -> Picture:
@@ -190,7 +191,8 @@ def _pair(draw: random.Random, side: int) -> Picture:
         turned = OPPOSITE_POSITION[position]
         caption = sentence(f"{with_article(other, second)} {turned} {with_article(color, first)}")
     image = draw_shapes(shapes, draw_background(draw), side)
-    return Picture(image, caption, asked, stable_hash("pair", *sorted((first, second)), position) % 5 == 0)
+    held_out = stable_hash("pair", *sorted((first, second)), position) % 5 == 0
+    return Picture(image, caption, asked, held_out, tuple(shapes))
 
 
 def draw_picture(draw: random.Random, held_out: bool, side: int | None = None) -> Picture:

@@ -23,7 +23,7 @@ from sottovoce.demos.miniature.encoder_training import (
 from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
 from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer
 from sottovoce.demos.miniature.lessons import Mixture
-from sottovoce.demos.miniature.pictures import draw_picture
+from sottovoce.demos.miniature.pictures import COLORS, SHAPES, draw_picture
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
 from sottovoce.demos.miniature.speech_batches import Disturbance, SpeechData, disturb
 from sottovoce.demos.miniature.speech_in import Exchange, Spoken, shard_path, write_shard
@@ -38,10 +38,14 @@ from sottovoce.demos.miniature.tokenizer import (
 )
 from sottovoce.demos.miniature.vision_training import (
     CAPTION_WORDS,
+    KINDS,
     LONGEST_CAPTION,
+    PLACE_COLORS,
     VisionRecipe,
     VisionTrainer,
     caption_labels,
+    place_labels,
+    token_order,
 )
 from sottovoce.runtime.errors import SottovoceError
 
@@ -164,6 +168,25 @@ def test_every_caption_can_be_learned_word_by_word() -> None:
         labels = caption_labels(caption)
         assert len(labels) == LONGEST_CAPTION
         assert " ".join(CAPTION_WORDS[label] for label in labels).strip() == caption.lower().rstrip(".")
+
+
+def test_place_labels_lie_where_the_colors_are() -> None:
+    draw = random.Random(7)
+    side = 112 // 4
+    for _ in range(60):
+        picture = draw_picture(draw, held_out=False, side=112)
+        labels = place_labels(picture)
+        cells = np.zeros_like(labels)
+        cells[token_order()] = labels
+        values = np.asarray(picture.image, dtype=int)
+        for cell, (kind, color) in enumerate(cells):
+            patch = values[cell // 4 * side : (cell // 4 + 1) * side, cell % 4 * side : (cell % 4 + 1) * side]
+            if kind and len(picture.shapes) == 1 and KINDS[kind] in SHAPES:
+                colored = np.abs(patch - COLORS[PLACE_COLORS[color]]).sum(-1) < 40
+                assert colored.any(), picture.caption
+        for shape in picture.shapes:
+            kind, color = cells[min(3, int(shape.y * 4)) * 4 + min(3, int(shape.x * 4))]
+            assert (KINDS[kind], PLACE_COLORS[color]) == (shape.kind, shape.color)
 
 
 def _write_shards(folder: Path, count: int) -> None:
