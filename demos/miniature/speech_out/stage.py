@@ -4,7 +4,7 @@ Every step leaves its result in the workspace and is skipped when that is there:
 
 | file or folder | what |
 | --- | --- |
-| ``voice/replies.txt`` | the miniature's replies when the voice was rendered |
+| ``voice/replies{,-held-out}.txt`` | pieces of the miniature's replies, as they were when the voice was rendered |
 | ``voice/{practice,replies,replies-held-out}/shard-NNNN.npz`` | rendered sentences |
 | ``codec/units.pt`` | the clustering that makes codes |
 | ``spoken/{practice,replies,held_out}.npz``, ``pronounced.npz`` | text and codes, text and phonemes |
@@ -47,11 +47,12 @@ from .voice import VoiceSettings, read_shards, render
 
 @dataclass(frozen=True)
 class SpeechOutRecipe:
-    """How much is said and learned: counts are sentences, ``held_out`` of each kind are never trained on."""
+    """How much is said and learned: counts are sentences, those ``held_out`` are never trained on."""
 
     practice: int = 10_000
     replies: int = 1_250
-    held_out: int = 125
+    held_out_practice: int = 250
+    held_out_replies: int = 125
     unit_sentences: int = 2_000
     codec_sentences: int = 3_000
     pronunciations: int = 40_000
@@ -100,10 +101,12 @@ class SpeechOutStage:
     def render_voice(self) -> None:
         """Practice sentences, replies to train on and replies to test with, all in the Piper voice."""
         recipe, texts = self.recipe, self._reply_texts()
-        practice = practice_sentences(recipe.practice + recipe.held_out, recipe.practice_seed)
+        practice = practice_sentences(recipe.practice + recipe.held_out_practice, recipe.practice_seed)
         render(practice, self.root / "voice" / "practice")
         render(
-            texts.held_out[::2][: recipe.held_out], self.root / "voice" / "replies-held-out", VoiceSettings(seed=10_000)
+            texts.held_out[::2][: recipe.held_out_replies],
+            self.root / "voice" / "replies-held-out",
+            VoiceSettings(seed=10_000),
         )
         render(texts.training[: recipe.replies], self.root / "voice" / "replies", VoiceSettings(seed=20_000))
 
@@ -155,10 +158,14 @@ class SpeechOutStage:
         write_speech_decoder(self.root / "speech_decoder", trainer.model, recipe.model)
 
     def _reply_texts(self) -> ReplyTexts:
-        path = self.root / "voice" / "replies.txt"
-        if not path.exists():
-            _write_text(path, "".join(f"{reply}\n" for reply in curriculum_replies()))
-        return split_replies(path.read_text(encoding="utf-8").splitlines())
+        """Chosen once: a curriculum that changes later must not move learned sentences to the held-out side."""
+        paths = [self.root / "voice" / name for name in ("replies.txt", "replies-held-out.txt")]
+        if not all(path.exists() for path in paths):
+            texts = split_replies(curriculum_replies())
+            for path, pieces in zip(paths, (texts.training, texts.held_out), strict=True):
+                _write_text(path, "".join(f"{piece}\n" for piece in pieces))
+        training, held_out = (tuple(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+        return ReplyTexts(training, held_out)
 
     def _pronounced(self, unheard: Iterable[SpokenText]) -> list[Pronounced]:
         path = self.root / "pronounced.npz"
