@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from sottovoce.runtime.cli import main
 
@@ -93,6 +94,33 @@ def test_say_gives_the_reference_codes(
     assert printed["audio"]["seconds"] == pytest.approx(len(samples) / 24000, abs=1e-3)
     # Streamed piece by piece, and yet the same sound: 16-bit rounding is all that differs.
     np.testing.assert_allclose(samples, whole, atol=2e-5 + 1 / 32768)
+
+
+def test_a_clip_is_looked_at_a_frame_a_second(tiny_bundle: Path, golden_dir: Path, tmp_path: Path, capsys: Any) -> None:
+    av = pytest.importorskip("av", reason="reading videos needs PyAV: pip install 'sottovoce[video]'")
+    with av.open(str(tmp_path / "clip.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+        for index in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 48), (8 * index, 0, 0)))))
+        container.mux(stream.encode())
+    command = [
+        "run",
+        str(tiny_bundle),
+        "--video",
+        str(tmp_path / "clip.avi"),
+        "--audio",
+        str(golden_dir / "speech.wav"),
+    ]
+    dump = tmp_path / "tensors.npz"
+    limits = ["--greedy", "--max-new-tokens", "3", "--no-speech", "--json", "--dump-tensors", str(dump)]
+    assert main([*command, *limits]) == 0
+    assert len(json.loads(capsys.readouterr().out)["tokens"]) == 3
+    with np.load(dump) as found:
+        assert found["image.pixels"].shape == (6, 3, 224, 224)  # six seconds
+        assert (np.diff(found["image.pixels"][:, 0, 0, 0]) > 0).all()  # in their order
+        assert found["llm.ids"].tolist().count(-200) == 6
+        assert found["llm.ids"].tolist().count(-500) == 1
 
 
 def test_verify_is_green_and_says_so(tiny_bundle: Path, tiny_checkpoint: Path, capsys: Any) -> None:
