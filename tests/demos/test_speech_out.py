@@ -28,6 +28,7 @@ from sottovoce.demos.miniature.speech_out.listener import plain_words, word_erro
 from sottovoce.demos.miniature.speech_out.measuring import measure_speech_out
 from sottovoce.demos.miniature.speech_out.packing import write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.pronunciation import Pronounced, PronunciationCorpus, phonemes_of
+from sottovoce.demos.miniature.speech_out.reading_place import reading_places, words_of_codes, words_of_tokens
 from sottovoce.demos.miniature.speech_out.replies import split_replies, spoken_pieces
 from sottovoce.demos.miniature.speech_out.sentences import practice_sentences, spoken_number
 from sottovoce.demos.miniature.speech_out.speech_batches import IGNORED, BatchRecipe, SpeechCorpus
@@ -341,3 +342,46 @@ def test_listening_needs_something_to_listen_to(tmp_path: Path) -> None:
     write_shard(tmp_path / "voice" / "replies-held-out" / "shard-0000.npz", _utterances())
     with pytest.raises(SottovoceError, match="no state of the codec"):
         measure_speech_out(Workspace(tmp_path), 3)
+
+
+def test_codes_and_tokens_know_their_words() -> None:
+    phonemes = np.array([1, 33, 33, 3, 24, 24, 3, 3, 31, 10, 2])
+    assert words_of_codes(phonemes).tolist() == [-100, 0, 0, -100, 1, 1, -100, -100, 2, -100, -100]
+    letters = [ord(character) for character in "ab c def"]
+
+    def tokenize(text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    assert tokenize("ab c def") == letters
+    words = words_of_tokens("ab c def", tokenize)
+    assert words is not None
+    assert words.tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert reading_places("ab c def", phonemes, tokenize) is not None
+    assert reading_places("ab c", phonemes, tokenize) is None
+
+
+def test_the_reading_head_learns_its_place() -> None:
+    """Only the hint is trained: the head's attention on the right word goes up, to where it can be."""
+    recipe = SpeechDecoderTraining(text_only_steps=0, model=TINY_DECODER, batches=BatchRecipe(positions=200))
+    phonemes = np.array([33] * 4 + [3] + [24] * 4)
+    codes = np.array([1, 2, 3, 4, 0, 5, 6, 7, 8])
+    corpus = SpeechCorpus(
+        [SpokenText("ab cd", codes, phonemes)] * 2,
+        lambda text: [ord(c) % 26 for c in text],
+        TINY_DECODER,
+        recipe.batches,
+    )
+    trainer = SpeechDecoderTrainer(recipe, torch.randn(26, 16, generator=torch.Generator().manual_seed(1)))
+    batch = corpus.batch(0)
+    assert batch.code_words[0].tolist() == [0, 0, 0, 0, -100, 1, 1, 1, 1, -100]
+    optimizer = torch.optim.Adam(trainer.parameters, lr=1e-2)
+    losses = []
+    for _ in range(60):
+        trainer.losses(batch)
+        loss = trainer._reading.loss(batch.token_words, batch.code_words)
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[0] > 0.8
+    assert losses[-1] < 0.2

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sottovoce.export.config import SpeechDecoderConfig
 
+from .reading_place import reading_places, words_of_tokens
 from .spoken_codes import SpokenText
 from .training_state import batch_generator
 
@@ -29,6 +30,8 @@ class SpeechBatch:
         code_lengths: (B,) int64.
         targets: (B, T + 1) int64: the right codes, then end, then -100.
         phonemes: (B, T + 1) int64: what is spoken during the target, -100 where there is none.
+        token_words: (B, L) int64: which word a token belongs to, -1 behind the text.
+        code_words: (B, T + 1) int64: which word the target belongs to, -100 where that is not known.
     """
 
     text_ids: Tensor
@@ -37,6 +40,8 @@ class SpeechBatch:
     code_lengths: Tensor
     targets: Tensor
     phonemes: Tensor
+    token_words: Tensor
+    code_words: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class SpeechCorpus:
     ) -> None:
         self.spoken = spoken
         self.token_ids = [np.asarray(tokenize(item.text), dtype=np.int64) for item in spoken]
+        self._words = [
+            (words_of_tokens(item.text, tokenize), reading_places(item.text, item.phonemes, tokenize))
+            for item in spoken
+        ]
         self.config = config
         self.recipe = recipe
         self._lengths = np.array(
@@ -104,14 +113,20 @@ class SpeechCorpus:
         text_ids = np.zeros((len(chosen), text_lengths.max()), dtype=np.int64)
         codes = np.full((len(chosen), code_lengths.max()), self.config.padding_id, dtype=np.int64)
         targets = np.full((len(chosen), code_lengths.max() + 1), IGNORED, dtype=np.int64)
-        phonemes = targets.copy()
+        phonemes, code_words = targets.copy(), targets.copy()
+        token_words = np.full_like(text_ids, -1)
         for row, (ids, item, length) in enumerate(zip(texts, items, code_lengths, strict=True)):
             text_ids[row, : len(ids)] = ids
             codes[row, :length] = self._with_wrong_codes(item.codes, draw)
             targets[row, :length] = item.codes
             targets[row, length] = self.config.end_id
             phonemes[row, :length] = item.phonemes
-        return SpeechBatch(*map(torch.from_numpy, (text_ids, text_lengths, codes, code_lengths, targets, phonemes)))
+            tokens, places = self._words[chosen[row]]
+            if tokens is not None and places is not None:
+                token_words[row, : len(ids)] = tokens
+                code_words[row, :length] = places
+        arrays = (text_ids, text_lengths, codes, code_lengths, targets, phonemes, token_words, code_words)
+        return SpeechBatch(*map(torch.from_numpy, arrays))
 
     def _with_wrong_codes(self, codes: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         """Replace a share of the codes: in use the decoder reads its own mistakes."""

@@ -21,6 +21,7 @@ from sottovoce.export.config import SpeechDecoderConfig
 from sottovoce.export.modules.speech_decoder import SpeechDecoder
 
 from .pronunciation import SLOTS_A_TOKEN, PronunciationBatch, PronunciationCorpus, pronunciation_loss
+from .reading_place import ReadingHead
 from .speech_batches import IGNORED, BatchRecipe, SpeechBatch, SpeechCorpus
 from .training_state import learning_rate, load_state, run_training
 
@@ -29,6 +30,7 @@ MINIATURE_SPEECH_DECODER = SpeechDecoderConfig(
 )
 _PHONEMES = 160
 _EMBEDDING_SCALE = 0.25
+_READING_LAYER = 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class SpeechDecoderTraining:
     decay_share: float = 0.6
     weight_decay: float = 0.05
     phoneme_weight: float = 0.3
+    place_weight: float = 0.2
     gradient_limit: float = 1.0
     seed: int = 0
     save_every_seconds: float = 180.0
@@ -82,6 +85,7 @@ class SpeechDecoderTrainer:
         self.finished_steps = 0
         self._middle: Tensor | None = None
         self.model.layers[-2].register_forward_hook(self._keep_middle)
+        self._reading = ReadingHead(self.model.layers[_READING_LAYER].self_attn)  # type: ignore[arg-type]
 
     def step(self, corpus: SpeechCorpus, pronunciation: PronunciationCorpus) -> dict[str, float]:
         """One update on the two corpora's batches of this step."""
@@ -95,8 +99,11 @@ class SpeechDecoderTrainer:
         losses = {"pronunciation": self.pronunciation_loss(pronunciation.batch(self.finished_steps, size))}
         total = losses["pronunciation"] * (recipe.pronunciation_weight if speech_step >= 0 else 1.0)
         if speech_step >= 0:
-            losses |= self.losses(corpus.batch(speech_step))
+            batch = corpus.batch(speech_step)
+            losses |= self.losses(batch)
+            losses["place"] = self._reading.loss(batch.token_words, batch.code_words)
             total = total + losses["code"] + recipe.phoneme_weight * losses["phoneme"]
+            total = total + recipe.place_weight * losses["place"]
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, recipe.gradient_limit)
