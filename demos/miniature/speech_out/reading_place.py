@@ -75,7 +75,8 @@ class ReadingHead:
         weights = scores.masked_fill(~mask[:, 0, prefix:], -1e9).log_softmax(-1)[:, :, 1:prefix]
         there = token_words[:, None] == code_words[:, :, None]
         on_word = weights.masked_fill(~there, -1e9).logsumexp(-1)
-        return -on_word[code_words != NOWHERE].clamp(min=-20).mean()
+        loss: Tensor = -on_word[code_words != NOWHERE].clamp(min=-20).mean()
+        return loss
 
     def _watch(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         hidden, rotary, mask = inputs[:3]
