@@ -94,7 +94,7 @@ class BundleWriter:
         needed_bytes += SPARE_BYTES
         free = shutil.disk_usage(self.folder).free
         if free < needed_bytes:
-            message = f"the bundle needs about {needed_bytes / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left"
+            message = f"the bundle needs about {needed_bytes / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left"
             raise SottovoceError(message, file=self.path.parent, fix="make room there, or choose another disk with -o")
 
     def write_table(self, name: str, tensor_name: str, table: torch.Tensor, precision: Precision) -> EmbeddingTableSpec:

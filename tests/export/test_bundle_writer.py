@@ -137,7 +137,7 @@ def test_ctrl_c_leaves_nothing_behind(place: Path, manifest: BundleManifest) -> 
 
 def test_too_little_room_is_said_before_the_work(place: Path) -> None:
     with (
-        pytest.raises(SottovoceError, match=r"needs about 1000000\.0. GB"),
+        pytest.raises(SottovoceError, match=r"needs about 1,000,000,0\d\d MB"),
         BundleWriter(place, force=False) as writer,
     ):
         writer.require_space(10**15)
