@@ -33,7 +33,7 @@ class Examinee:
 
     def __init__(self, workspace: Workspace) -> None:
         self.writer = PromptWriter(prepare(workspace), VISION.tokens_per_tile)
-        self.learner = Learner(np.load(workspace.embeddings), self.writer.blank).eval()
+        self.learner = Learner(np.load(workspace.embeddings), self.writer.blank, training=False).eval()
         with_learner, with_encoder = newest_states(workspace)
         self.learner.load_state_dict(with_learner["learner"])
         self.audio: AudioEncoder | None = None

@@ -18,14 +18,15 @@ from sottovoce.export.modules.vision_encoder import VisionEncoder
 
 
 class Learner(nn.Module):
-    """Language model and vision encoder around the frozen embedding table."""
+    """Language model and vision encoder around the frozen embedding table; in fp32 throughout when not `training`."""
 
-    def __init__(self, table: NDArray[np.float32], blank: int) -> None:
+    def __init__(self, table: NDArray[np.float32], blank: int, training: bool = True) -> None:
         super().__init__()
         self.blank = blank
         self.llm: LanguageModel = build_language_model(len(table), torch.from_numpy(table))
         self.vision: VisionEncoder = build_vision_encoder()
-        use_bfloat16(self)
+        if training:
+            use_bfloat16(self)
 
     def embed(self, batch: Batch, pixels: Tensor, heard: Tensor | None = None) -> Tensor:
         """(B, T) ids with placeholders → (B, T, 256).
