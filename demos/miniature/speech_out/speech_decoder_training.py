@@ -37,12 +37,12 @@ _READING_LAYER = 1
 class SpeechDecoderTraining:
     """Recipe of the speech decoder; in the first ``text_only_steps`` of all steps only pronunciation is learned."""
 
-    steps: int = 7_000
+    steps: int = 8_000
     text_only_steps: int = 600
     pronunciation_batch: int = 64
     pronunciation_weight: float = 0.1
     peak_learning_rate: float = 1.5e-3
-    decay_share: float = 0.6
+    decay_share: float = 0.5
     weight_decay: float = 0.05
     phoneme_weight: float = 0.3
     place_weight: float = 0.2
