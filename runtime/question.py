@@ -95,6 +95,7 @@ def embed(
     if dump is not None:
         named = {"audio.fbank": prepared.features, "audio.embeddings": heard}
         named |= {"image.pixels": prepared.pixels, "image.embeddings": seen}
+        # The type of `named` was taken from its first values; the dump takes arrays of any type.
         named |= {"llm.ids": np.asarray(ids, dtype=np.int64), "llm.embeddings": embeddings}  # type: ignore[dict-item]
         for name, values in named.items():
             if values is not None:

@@ -177,6 +177,7 @@ class Quantizer(nn.Module):
         total: Tensor | None = None
         for layer in range(self.config.residual_layers):
             books = self.get_submodule(_layer_name(layer)).children()
+            # A ModuleList is typed as holding Modules; these are Codebooks.
             parts = [book.embedding(codes[:, :, layer * groups + g]) for g, book in enumerate(books)]  # type: ignore[union-attr,operator]
             rows = torch.cat(parts, dim=-1)
             total = rows if total is None else total + rows
@@ -186,6 +187,7 @@ class Quantizer(nn.Module):
     def voice(self) -> Tensor:
         """The checkpoint's fixed speaker as features (1, global_width)."""
         tables = self.quantizer_modules_globaltokens
+        # Typed as Modules, as above.
         parts = [table.embedding(self.global_tokens[i : i + 1]) for i, table in enumerate(tables)]  # type: ignore[operator,index]
         return torch.cat(parts, dim=-1)
 

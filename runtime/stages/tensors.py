@@ -26,6 +26,7 @@ def finite(session: Session, role: str, values: Array) -> Array:
         BackendError: there are infinities or NaNs.
     """
     if not np.isfinite(values).all():  # type: ignore[call-overload]  # floats, as every contract says
+        # The stubs know isfinite for numbers only, and an Array may be of any type.
         bad = int(np.count_nonzero(~np.isfinite(values)))  # type: ignore[call-overload]
         raise BackendError(
             f"stage {session.stage!r} gave {bad} values in {role!r} that are no numbers, of {values.size}",
