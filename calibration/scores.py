@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sottovoce.calibration.edit_distance import edit_distance
 from sottovoce.calibration.evaluation_set import TASKS, EvaluationItem, Measure
 from sottovoce.runtime.records import write_record
 
@@ -27,7 +28,7 @@ class Outcome:
     @property
     def errors(self) -> int:
         """Word edits between reply and expectation (for `word_error_rate`)."""
-        return word_edits(self.item.reply.split(), self.reply.split())
+        return edit_distance(self.item.reply.split(), self.reply.split())
 
     @property
     def right(self) -> bool:
@@ -118,16 +119,6 @@ def _bootstrap_ratio(errors: np.ndarray, words: np.ndarray) -> tuple[float, floa
     ratios = errors[picks].sum(axis=1) / words[picks].sum(axis=1)
     low, high = np.percentile(ratios, (2.5, 97.5))
     return float(low), float(high)
-
-
-def word_edits(expected: Sequence[str], found: Sequence[str]) -> int:
-    """Insertions, deletions and substitutions of words (Levenshtein distance)."""
-    row = list(range(len(found) + 1))
-    for i, word in enumerate(expected, start=1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(found, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
 
 
 def table_rows(scores: Iterable[TaskScore]) -> list[list[str]]:

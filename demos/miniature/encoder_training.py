@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sottovoce.calibration.edit_distance import edit_distance
 from sottovoce.demos.miniature.model import AUDIO, build_audio_encoder, use_bfloat16
 from sottovoce.demos.miniature.prompts import PromptWriter
 from sottovoce.demos.miniature.speech_batches import LETTERS, Disturbance, SpeechData, collate, letters_of
@@ -44,16 +45,6 @@ class EncoderRecipe:
     def shards_at(self, step: int) -> int:
         """How many shards that step draws from."""
         return max(shards for start, shards in self.growth if step >= start)
-
-
-def edit_distance(said: list[int], heard: list[int]) -> int:
-    """Levenshtein's."""
-    row = list(range(len(heard) + 1))
-    for i, a in enumerate(said, 1):
-        previous, row[0] = row[0], i
-        for j, b in enumerate(heard, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
-    return row[-1]
 
 
 def ctc_path(ids: Tensor, blank: int) -> list[int]:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sottovoce.calibration.edit_distance import edit_distance
 from sottovoce.calibration.evaluation_set import EvaluationItem, read_evaluation_set
-from sottovoce.calibration.scores import Outcome, score, wilson_interval, word_edits
+from sottovoce.calibration.scores import Outcome, score, wilson_interval
 from sottovoce.runtime.cli import main
 from sottovoce.runtime.errors import SottovoceError
 
@@ -93,9 +94,9 @@ def test_wilson_interval_equals_published_values(successes: int, trials: int, lo
 
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
 def test_word_edits_is_a_distance(a: list[str], b: list[str]) -> None:
-    assert word_edits(a, b) == word_edits(b, a)
-    assert (word_edits(a, b) == 0) == (a == b)
-    assert abs(len(a) - len(b)) <= word_edits(a, b) <= max(len(a), len(b))
+    assert edit_distance(a, b) == edit_distance(b, a)
+    assert (edit_distance(a, b) == 0) == (a == b)
+    assert abs(len(a) - len(b)) <= edit_distance(a, b) <= max(len(a), len(b))
 
 
 def test_evaluate_through_the_bundle(tiny_bundle: Path, golden_dir: Path, tmp_path: Path, capsys: Any) -> None:

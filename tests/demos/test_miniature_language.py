@@ -11,12 +11,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from sottovoce.calibration.edit_distance import edit_distance
 from sottovoce.demos.miniature.curriculum import questions
 from sottovoce.demos.miniature.encoder_training import (
     EncoderRecipe,
     EncoderTrainer,
     ctc_path,
-    edit_distance,
     token_loss,
     token_scores,
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sottovoce.calibration.edit_distance import edit_distance
 from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_out.acoustic_units import (
     SAMPLES_PER_CODE,
@@ -24,7 +25,7 @@ from sottovoce.demos.miniature.speech_out.codec_training import (
     CodecTraining,
     train_codec,
 )
-from sottovoce.demos.miniature.speech_out.listener import plain_words, word_errors
+from sottovoce.demos.miniature.speech_out.listener import plain_words
 from sottovoce.demos.miniature.speech_out.measuring import measure_speech_out
 from sottovoce.demos.miniature.speech_out.packing import write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.pronunciation import Pronounced, PronunciationCorpus, phonemes_of
@@ -315,9 +316,9 @@ def test_packed_folders_are_read_by_the_exporter(tmp_path: Path) -> None:
 
 
 def test_word_errors_count_the_fewest_changes() -> None:
-    assert word_errors(["the", "lamp", "is", "on"], ["the", "lamp", "is", "on"]) == 0
-    assert word_errors(["the", "lamp", "is", "on"], ["a", "lamp", "on"]) == 2
-    assert word_errors([], ["one", "two"]) == 2
+    assert edit_distance(["the", "lamp", "is", "on"], ["the", "lamp", "is", "on"]) == 0
+    assert edit_distance(["the", "lamp", "is", "on"], ["a", "lamp", "on"]) == 2
+    assert edit_distance([], ["one", "two"]) == 2
 
 
 def test_heard_numbers_are_words() -> None:

@@ -6,10 +6,12 @@ The voice itself is not heard perfectly either, so a made sound is judged by the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from sottovoce.calibration.edit_distance import edit_distance
 
 _LISTENER_RATE = 16_000
 _BEAM = 5
@@ -63,7 +65,7 @@ class Listener:
         for text, samples in sounds:
             transcript = self.transcribe(samples, sample_rate)
             meant_words, heard_words = plain_words(text), plain_words(transcript)
-            heard.append(Heard(text, transcript, word_errors(meant_words, heard_words), len(meant_words)))
+            heard.append(Heard(text, transcript, edit_distance(meant_words, heard_words), len(meant_words)))
         return ListeningReport(tuple(heard))
 
 
@@ -80,14 +82,3 @@ def plain_words(text: str) -> list[str]:
     text = re.sub(r"(\d[\d,]*)(st|nd|rd|th)?\b", spelled, text)
     text = re.sub(r"\b(hundred|thousand) and\b", r"\1", text)
     return re.findall(r"[a-z]+", text.replace("'", ""))
-
-
-def word_errors(meant: Sequence[str], heard: Sequence[str]) -> int:
-    """The least number of words to insert, delete or replace (Levenshtein)."""
-    row = list(range(len(heard) + 1))
-    for position, word in enumerate(meant, 1):
-        previous, row[0] = row[0], position
-        for index, other in enumerate(heard, 1):
-            cost = min(row[index] + 1, row[index - 1] + 1, previous + (word != other))
-            previous, row[index] = row[index], cost
-    return row[-1]
