@@ -73,12 +73,12 @@ def build_audio_encoder(config: AudioEncoderConfig = AUDIO) -> AudioEncoder:
     transformer = encoder.encoder.enc[1]
     assert isinstance(transformer, AudioTransformer)  # noqa: S101  # for the type checker
     norm = transformer.embed[1]
-    assert isinstance(norm, nn.LayerNorm)  # noqa: S101
+    assert isinstance(norm, nn.LayerNorm)  # noqa: S101  # for the type checker
     # What goes on is normed, times sqrt(width): undo that once, so that layers are heard beside their input.
     nn.init.constant_(norm.weight, 1.0 / math.sqrt(config.attention_size))
     line = _straight_line(config.attention_size)
     for layer in transformer.encoders:
-        assert isinstance(layer, TransformerLayer)  # noqa: S101
+        assert isinstance(layer, TransformerLayer)  # noqa: S101  # for the type checker
         _prefer_recent(layer.self_attn, line)
     return encoder
 
@@ -161,4 +161,4 @@ def use_bfloat16(module: nn.Module) -> None:
         if isinstance(layer, nn.Linear) and not name.endswith("linear_pos"):
             layer.forward = _bfloat16_forward(layer)  # type: ignore[assignment, method-assign]  # of this instance
         elif isinstance(layer, nn.Conv2d):
-            layer.forward = _bfloat16_convolution(layer)  # type: ignore[assignment, method-assign]
+            layer.forward = _bfloat16_convolution(layer)  # type: ignore[assignment, method-assign]  # likewise
