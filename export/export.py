@@ -11,13 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sottovoce.calibration.bundles.graph_contract import check_graph
+from sottovoce.calibration.bundles.writer import BundleWriter
 from sottovoce.export import manifest_settings as settings
-from sottovoce.export.bundle_writer import BundleWriter
 from sottovoce.export.checkpoint.extras import read_extras
 from sottovoce.export.checkpoint.folder import resolve_checkpoint
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.dialects import Dialect, dialect_for
-from sottovoce.export.graphs.contract import TORCH_TYPES, StageFiles, check_graph
+from sottovoce.export.embedding_tables import write_table
+from sottovoce.export.graphs.contract import TORCH_TYPES, StageFiles
 from sottovoce.export.modules.codec import CodecDecoder
 from sottovoce.export.stage_exports import StageExporter, stage_bytes
 from sottovoce.runtime.errors import SottovoceError
@@ -191,12 +193,12 @@ def _estimated_bytes(checkpoint: Checkpoint, precisions: Mapping[StageName, Prec
 
 def _token_table(writer: BundleWriter, checkpoint: Checkpoint, precision: Precision) -> EmbeddingTableSpec:
     name = "model.embed_tokens.weight"
-    return writer.write_table(TOKEN_TABLE, name, checkpoint.component_state("language_model")[name], precision)
+    return write_table(writer, TOKEN_TABLE, (name, checkpoint.component_state("language_model")[name]), precision)
 
 
 def _code_table(writer: BundleWriter, checkpoint: Checkpoint, precision: Precision) -> EmbeddingTableSpec:
     name = "embedding.weight"
-    return writer.write_table(CODE_TABLE, name, checkpoint.component_state("speech_decoder")[name], precision)
+    return write_table(writer, CODE_TABLE, (name, checkpoint.component_state("speech_decoder")[name]), precision)
 
 
 def _notes(checkpoint: Checkpoint, options: ExportOptions) -> tuple[str, ...]:

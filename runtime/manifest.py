@@ -22,7 +22,7 @@ STAGES: tuple[StageName, ...] = (
     "speech_codes",
     "codec",
 )
-DataType = Literal["float32", "float16", "int64", "int32", "bool"]
+DataType = Literal["float32", "float16", "int64", "int32", "int8", "bool"]
 Precision = Literal["fp32", "fp16"]
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sottovoce.calibration.bundles.external_data import ExternalDataWriter, WeightBlocks, Weights
+from sottovoce.calibration.bundles.graph_contract import ELEMENT_TYPES
 from sottovoce.export.dialects import Dialect, Positions
-from sottovoce.export.graphs.contract import ELEMENT_TYPES, FLOAT_TYPES, Spelling, StageFiles, narrowed
-from sottovoce.export.graphs.external_data import ExternalDataWriter, WeightBlocks, Weights
+from sottovoce.export.graphs.contract import FLOAT_TYPES, Spelling, StageFiles, narrowed
 from sottovoce.export.graphs.graph_builder import GraphBuilder
 from sottovoce.export.modules.llama_layer import Rotary
 from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec, TensorSpec

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from sottovoce.export.graphs.contract import value_info
-from sottovoce.export.graphs.external_data import ExternalDataWriter, WeightBlocks, Weights
+from sottovoce.calibration.bundles.external_data import ExternalDataWriter, WeightBlocks, Weights
+from sottovoce.calibration.bundles.graph_contract import value_info
 from sottovoce.runtime.manifest import TensorSpec
 
 IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11, 24: 12}

@@ -12,8 +12,8 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
+from sottovoce.calibration.bundles.external_data import ExternalDataWriter
 from sottovoce.export.graphs.contract import Spelling, StageFiles
-from sottovoce.export.graphs.external_data import ExternalDataWriter
 from sottovoce.runtime.manifest import GraphSpec, TensorSpec
 
 TRACED = Spelling("portable", 20)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sottovoce.export.bundle_writer import BundleWriter
-from sottovoce.export.graphs.external_data import ExternalDataWriter
+from sottovoce.calibration.bundles.external_data import ExternalDataWriter
+from sottovoce.calibration.bundles.writer import BundleWriter
+from sottovoce.export.embedding_tables import write_table
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.manifest import BundleManifest
@@ -157,7 +158,7 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
 def test_tables_are_raw_rows(place: Path, precision: str, dtype: str) -> None:
     table = torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     with BundleWriter(place, force=False) as writer:
-        spec = writer.write_table("t.bin", "embedding.weight", table, precision)  # type: ignore[arg-type]
+        spec = write_table(writer, "t.bin", ("embedding.weight", table), precision)  # type: ignore[arg-type]
         stored = np.fromfile(writer.folder / "t.bin", dtype)
         assert (spec.rows, spec.width) == (5000, 3)
         np.testing.assert_array_equal(stored.reshape(5000, 3), table.float().numpy().astype(dtype))
@@ -165,4 +166,4 @@ def test_tables_are_raw_rows(place: Path, precision: str, dtype: str) -> None:
 
 def test_a_table_beyond_float16_is_refused(place: Path) -> None:
     with pytest.raises(SottovoceError, match=r"embedding\.weight.*70000"), BundleWriter(place, force=False) as writer:
-        writer.write_table("t.bin", "embedding.weight", torch.full((2, 2), 70000.0), "fp16")
+        write_table(writer, "t.bin", ("embedding.weight", torch.full((2, 2), 70000.0)), "fp16")

@@ -14,11 +14,12 @@ import torch
 from checkpoint_factory import CheckpointRecipe, small_config, write_checkpoint
 from graph_runner import HAS_OPSET_24, DecoderRunner, check_greedy, cosine, teacher_forced
 
+from sottovoce.calibration.bundles.external_data import ExternalDataWriter, WeightBlocks
+from sottovoce.calibration.bundles.graph_contract import check_graph
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import LanguageModelConfig
 from sottovoce.export.dialects import DIALECTS, Dialect
-from sottovoce.export.graphs.contract import StageFiles, check_graph
-from sottovoce.export.graphs.external_data import ExternalDataWriter, WeightBlocks
+from sottovoce.export.graphs.contract import StageFiles
 from sottovoce.export.graphs.language_model import export_language_model
 from sottovoce.export.graphs.speech_codes import export_speech_codes
 from sottovoce.export.modules.language_model import LanguageModel

@@ -11,10 +11,11 @@ import torch
 from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, write_checkpoint
 from graph_runner import cosine, run_graph
 
+from sottovoce.calibration.bundles.graph_contract import check_graph
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import VitaConfig
 from sottovoce.export.dialects import DIALECTS
-from sottovoce.export.graphs.contract import StageFiles, check_graph
+from sottovoce.export.graphs.contract import StageFiles
 from sottovoce.export.modules.audio_encoder import AudioEncoder
 from sottovoce.export.modules.codec import CodecDecoder
 from sottovoce.export.modules.speech_decoder import SpeechDecoder

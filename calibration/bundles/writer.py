@@ -17,21 +17,20 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
-from sottovoce.export.graphs.contract import FLOAT_TYPES, TORCH_TYPES, narrowed
 from sottovoce.runtime.bundle import MANIFEST_FILE
 from sottovoce.runtime.errors import SottovoceError
-from sottovoce.runtime.manifest import BundleManifest, EmbeddingTableSpec, FileRecord, Precision
+from sottovoce.runtime.manifest import BundleManifest, FileRecord
 from sottovoce.runtime.progress import Progress, SilentProgress
 from sottovoce.runtime.records import write_record
 
 HASH_BLOCK_BYTES = 1 << 20
-TABLE_BLOCK_ROWS = 4096
 SPARE_BYTES = 8 << 20
 """Room for the graphs' own files, which are not weights."""
 
@@ -97,20 +96,18 @@ class BundleWriter:
             message = f"the bundle needs about {needed_bytes / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left"
             raise SottovoceError(message, file=self.path.parent, fix="make room there, or choose another disk with -o")
 
-    def write_table(self, name: str, tensor_name: str, table: torch.Tensor, precision: Precision) -> EmbeddingTableSpec:
-        """Write an embedding table, raw, little-endian and row-major, in blocks of rows.
+    def write_array(self, name: str, blocks: Iterable[npt.NDArray[np.generic]]) -> str:
+        """Write an array raw, little-endian and row-major, in blocks along its first axis; returns its name.
 
         Raises:
-            SottovoceError: a value is beyond the precision's range.
             OSError: the disk is full or not writable.
         """
         self._require(_State.OPEN)
         with (self.folder / name).open("wb") as file:
-            for block in table.split(TABLE_BLOCK_ROWS):
-                values = narrowed(tensor_name, block, TORCH_TYPES[precision]).contiguous().numpy()
-                file.write(values.astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
-        dtype = FLOAT_TYPES[precision]
-        return EmbeddingTableSpec(name, "float16" if dtype == "float16" else "float32", table.shape[0], table.shape[1])
+            for block in blocks:
+                values = np.ascontiguousarray(block.astype(block.dtype.newbyteorder("<"), copy=False))
+                file.write(values.reshape(-1).view(np.uint8).data)
+        return name
 
     def copy(self, source: Path, name: str) -> str:
         """Copy a file into the bundle; returns its name there."""

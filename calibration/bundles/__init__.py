@@ -1,0 +1,1 @@
+"""Bundles and graphs as files: what every room that writes them shares."""
