@@ -11,11 +11,10 @@ from pathlib import Path
 import click
 
 from sottovoce.demos.miniature.curriculum import questions
-from sottovoce.demos.miniature.settings import WORKSPACE_VARIABLE, Workspace, default_workspace
+from sottovoce.demos.miniature.settings import PARTS, WORKSPACE_VARIABLE, Workspace, default_workspace
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import SottovoceError
 
-PARTS = {1: ("vision", "language"), 2: ("encoder", "joint"), 3: ()}
 FOLDER = click.Path(path_type=Path, file_okay=False)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on standard output.")
 WORK = click.option(
@@ -90,7 +89,8 @@ def _make_training_data(workspace: Workspace, console: Console) -> None:
 @application.command("train")
 @WORK
 @click.option("--stage", type=click.IntRange(1, 3), required=True, help="1 vision–language, 2 audio in, 3 audio out.")
-@click.option("--part", type=click.Choice([*PARTS[1], *PARTS[2]]), help="One part of it [default: both].")
+@click.option("--part", type=click.Choice([part for stage in PARTS.values() for part in stage]),
+              help="One part of it [default: all].")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
 def train_command(work: Path | None, stage: int, part: str | None, threads: int) -> None:
     """Train a stage, or go on where it was stopped."""
@@ -104,7 +104,7 @@ def train_command(work: Path | None, stage: int, part: str | None, threads: int)
         if stage == 3:
             from sottovoce.demos.miniature.speech_out.stage import train_speech_out
 
-            train_speech_out(workspace)
+            train_speech_out(workspace, parts=PARTS[stage] if part is None else (part,))
             return
         from sottovoce.demos.miniature import stages
 

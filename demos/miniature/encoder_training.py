@@ -29,10 +29,10 @@ from sottovoce.export.modules.masks import length_mask
 class EncoderRecipe:
     """How the encoder is trained on letters."""
 
-    growth: tuple[tuple[int, int], ...] = ((0, 4), (500, 10), (1500, 18))
+    growth: tuple[tuple[int, int], ...] = ((0, 4), (500, 18), (1500, 30))
     """From which step on how many shards are drawn from: training may start while the later ones are being made."""
     seed: int = 11
-    steps: int = 5000
+    steps: int = 4800
     batch_size: int = 16
     peak_rate: float = 1.5e-3
     clean_steps: int = 400
@@ -77,7 +77,7 @@ class EncoderTrainer:
         self.weights = [
             *self.encoder.encoder.parameters(), *self.head.parameters(), *self.encoder.adpter.parameters(),
         ]  # fmt: skip
-        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, fused=True, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(self) -> Mapping[str, float]:
         """One batch; returns its loss and, now and then, the letter errors on it."""

@@ -31,7 +31,7 @@ from sottovoce.export.modules.masks import length_mask
 class JointRecipe:
     """How the two are joined."""
 
-    shards: int = 18
+    shards: int = 30
     seed: int = 13
     steps: int = 2000
     batch_size: int = 20
@@ -57,7 +57,7 @@ class JointTrainer:
         use_bfloat16(self.audio)
         parts = (self.learner, self.audio, self.head)
         self.weights = [weight for part in parts for weight in part.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.02)
+        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, fused=True, betas=(0.9, 0.98), weight_decay=0.02)
 
     def start_from(self, language: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
         """Take over what stage 1 and the encoder's own training have learned."""

@@ -1,9 +1,12 @@
-"""Stage 1, second part: pictures are described first (align), then everything is asked together (instruct)."""
+"""Stage 1, second part: reading first, then pictures are described (align), then all is asked together (instruct).
+
+The paper starts from a language model that can read; nothing is pretrained here, so that comes first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,17 +21,40 @@ from sottovoce.demos.miniature.speech_out.training_state import batch_generator,
 
 
 @dataclass(frozen=True)
+class Phase:
+    """So many steps of one mixture."""
+
+    steps: int
+    mixture: Mixture
+
+
+READ = Phase(900, Mixture(typed=28, stretched=34, pictures=0, clips=0, noises=2))
+ALIGN = Phase(150, Mixture(typed=8, stretched=8, pictures=20, clips=0, noises=0, captions_only=True))
+INSTRUCT = Phase(1150, Mixture(typed=8, stretched=9, pictures=14, clips=5, noises=1))
+
+
+@dataclass(frozen=True)
 class LanguageRecipe:
     """How language model and vision encoder are trained together."""
 
     seed: int = 12
-    steps: int = 2000
-    align_steps: int = 250
-    """So long, pictures are only described."""
+    phases: tuple[Phase, ...] = (READ, ALIGN, INSTRUCT)
     peak_rate: float = 2e-3
-    mixture: Mixture = field(default_factory=Mixture)
     report_every: int = 20
     save_every_seconds: float = 90.0
+
+    @property
+    def steps(self) -> int:
+        """All phases one after the other."""
+        return sum(phase.steps for phase in self.phases)
+
+    def mixture_at(self, step: int) -> Mixture:
+        """What that step's lessons are drawn from; the last phase's when all are over."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase.mixture
+            step -= phase.steps
+        return self.phases[-1].mixture
 
 
 def teach(learner: Learner, groups: Sequence[Lessons]) -> dict[str, float]:
@@ -58,7 +84,7 @@ class LanguageTrainer:
         self.teacher = Teacher(writer, table)
         self.learner = Learner(table, writer.blank)
         self.weights = [weight for weight in self.learner.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.05)
+        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, fused=True, betas=(0.9, 0.98), weight_decay=0.05)
 
     def start_from(self, vision: Mapping[str, Any]) -> None:
         """Take over the vision encoder that has learned to caption."""
@@ -68,8 +94,7 @@ class LanguageTrainer:
         """One batch; how many replies of each kind came out right as a whole (teacher-forced)."""
         dice = batch_generator(self.recipe.seed, self.finished_steps)
         torch.manual_seed(int(dice.integers(1 << 40)))
-        mixture = self.recipe.mixture
-        lessons = self.teacher.draw(mixture, dice, captions_only=self.finished_steps < self.recipe.align_steps)
+        lessons = self.teacher.draw(self.recipe.mixture_at(self.finished_steps), dice)
         rate = learning_rate(self.finished_steps, self.recipe.steps, self.recipe.peak_rate, decay_share=0.6)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

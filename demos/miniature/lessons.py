@@ -28,6 +28,9 @@ FRONT_END = ImageFrontEnd(
 )  # fmt: skip
 
 
+TEXTS_A_GROUP = 16
+
+
 @dataclass(frozen=True)
 class Mixture:
     """How many lessons of each kind a step has."""
@@ -37,6 +40,8 @@ class Mixture:
     pictures: int = 8
     clips: int = 3
     noises: int = 1
+    captions_only: bool = False
+    """Pictures are described, and asked nothing else."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +106,14 @@ class Teacher:
         kind = "picture" if images == 1 else "clip"
         return self.writer.lesson(self.system(draw), (), Ask(content, images), state + asked.reply, kind)
 
-    def draw(self, mixture: Mixture, dice: np.random.Generator, captions_only: bool = False) -> list[Lessons]:
-        """A step's lessons without heard speech: short and long text, pictures and clips apart, against padding."""
+    def draw(self, mixture: Mixture, dice: np.random.Generator) -> list[Lessons]:
+        """A step's lessons without heard speech: texts of like length, pictures and clips apart, against padding."""
         draw = random.Random(int(dice.integers(1 << 60)))
         text = sorted(self._draw_text(mixture, draw, dice), key=lambda row: len(row.ids))
-        cut = 2 * len(text) // 3
-        pictures = self._draw_pictures(mixture.pictures, captions_only, draw, dice)
+        texts = [lessons_of(text[start : start + TEXTS_A_GROUP], ()) for start in range(0, len(text), TEXTS_A_GROUP)]
+        pictures = self._draw_pictures(mixture.pictures, mixture.captions_only, draw, dice)
         clips = self._draw_clips(mixture.clips, draw, dice)
-        return [
-            group for group in (lessons_of(text[:cut], ()), lessons_of(text[cut:], ()), pictures, clips) if group.rows
-        ]
+        return [group for group in (*texts, pictures, clips) if group.rows]
 
     def _draw_text(self, mixture: Mixture, draw: random.Random, dice: np.random.Generator) -> list[Row]:
         rows: list[Row] = []

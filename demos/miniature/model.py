@@ -132,10 +132,15 @@ def build_vision_encoder() -> VisionEncoder:
     return encoder
 
 
-def _bfloat16_forward(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+_STAYS_NARROW = ("gate_proj", "up_proj", "w_1")
+"""Layers whose outputs go through an activation into the next product, which would make them narrow again."""
+
+
+def _bfloat16_forward(linear: nn.Linear, widen: bool) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         bias = None if linear.bias is None else linear.bias.bfloat16()
-        return F.linear(x.bfloat16(), linear.weight.bfloat16(), bias).float()
+        product = F.linear(x.bfloat16(), linear.weight.bfloat16(), bias)
+        return product.float() if widen else product
 
     return forward
 
@@ -159,6 +164,7 @@ def use_bfloat16(module: nn.Module) -> None:
     """
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear) and not name.endswith("linear_pos"):
-            layer.forward = _bfloat16_forward(layer)  # type: ignore[assignment, method-assign]  # of this instance
+            widen = not name.endswith(_STAYS_NARROW)
+            layer.forward = _bfloat16_forward(layer, widen)  # type: ignore[assignment, method-assign]  # of this instance
         elif isinstance(layer, nn.Conv2d):
             layer.forward = _bfloat16_convolution(layer)  # type: ignore[assignment, method-assign]  # likewise

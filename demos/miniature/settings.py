@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WORKSPACE_VARIABLE = "SOTTOVOCE_MINIATURE"
+PARTS = {1: ("vision", "language"), 2: ("encoder", "joint"), 3: ("voice", "codec", "speech-decoder")}
+"""What each stage does one after the other. Codec and speech decoder need nothing of each other and may run at once."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class VisionRecipe:
     """How the vision encoder is trained on captions."""
 
     seed: int = 14
-    steps: int = 1500
+    steps: int = 6000
     batch_size: int = 40
     peak_rate: float = 1.5e-3
     report_every: int = 20
@@ -88,7 +88,7 @@ class VisionTrainer:
         self.places = nn.Linear(VISION.llm_hidden_size, len(KINDS) + len(PLACE_COLORS))
         use_bfloat16(self.vision)
         self.weights = [*self.vision.parameters(), *self.head.parameters(), *self.places.parameters()]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.02)
+        self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, fused=True, betas=(0.9, 0.98), weight_decay=0.02)
 
     def step(self) -> Mapping[str, float]:
         """One batch of pictures; how many captions come out right as a whole."""

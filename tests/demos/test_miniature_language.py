@@ -21,7 +21,7 @@ from sottovoce.demos.miniature.encoder_training import (
     token_scores,
 )
 from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
-from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer
+from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer, Phase
 from sottovoce.demos.miniature.lessons import Mixture
 from sottovoce.demos.miniature.pictures import COLORS, SHAPES, draw_picture
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
@@ -135,7 +135,7 @@ def _trained(trainer: LanguageTrainer | EncoderTrainer | VisionTrainer, steps: i
 
 
 def test_language_training_resumes_to_the_same_curve(writer: PromptWriter, table: np.ndarray, tmp_path: Path) -> None:
-    recipe = LanguageRecipe(mixture=Mixture(typed=2, stretched=2, pictures=1, clips=1, noises=1))
+    recipe = LanguageRecipe(phases=(Phase(9, Mixture(typed=2, stretched=2, pictures=1, clips=1, noises=1)),))
     whole = _trained(LanguageTrainer(recipe, writer, table), 3)
     first = LanguageTrainer(recipe, writer, table)
     assert _trained(first, 1) == whole[:1]

@@ -37,7 +37,7 @@ _READING_LAYER = 1
 class SpeechDecoderTraining:
     """Recipe of the speech decoder; in the first ``text_only_steps`` of all steps only pronunciation is learned."""
 
-    steps: int = 8_000
+    steps: int = 6_300
     text_only_steps: int = 600
     pronunciation_batch: int = 64
     pronunciation_weight: float = 0.1

@@ -29,7 +29,7 @@ from sottovoce.demos.miniature.curriculum import questions
 from sottovoce.demos.miniature.followups import followups
 from sottovoce.demos.miniature.pictures import draw_picture
 from sottovoce.demos.miniature.sentences import say_after_me
-from sottovoce.demos.miniature.settings import Workspace
+from sottovoce.demos.miniature.settings import PARTS, Workspace
 from sottovoce.demos.miniature.tokenizer import prepare
 
 from .acoustic_units import AcousticUnits, UnitSettings, find_units
@@ -50,7 +50,7 @@ class SpeechOutRecipe:
     """How much is said and learned: counts are sentences, those ``held_out`` are never trained on."""
 
     practice: int = 10_000
-    replies: int = 1_250
+    replies: int = 2_500
     held_out_practice: int = 250
     held_out_replies: int = 125
     unit_sentences: int = 2_000
@@ -63,14 +63,18 @@ class SpeechOutRecipe:
     speech_decoder: SpeechDecoderTraining = field(default_factory=SpeechDecoderTraining)
 
 
-def train_speech_out(workspace: Workspace, recipe: SpeechOutRecipe | None = None) -> None:
-    """All of stage 3, or what of it is still to do."""
+def train_speech_out(
+    workspace: Workspace, recipe: SpeechOutRecipe | None = None, parts: Sequence[str] = PARTS[3]
+) -> None:
+    """Stage 3, or some parts of it: what of them is still to do."""
     stage = SpeechOutStage(workspace, recipe or SpeechOutRecipe())
     stage.render_voice()
     units = stage.find_units()
     stage.encode(units)
-    stage.train_codec(units)
-    stage.train_speech_decoder(units)
+    if "codec" in parts:
+        stage.train_codec(units)
+    if "speech-decoder" in parts:
+        stage.train_speech_decoder(units)
 
 
 def curriculum_replies() -> list[str]:
