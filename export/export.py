@@ -33,6 +33,7 @@ from sottovoce.runtime.manifest import (
     Precision,
     Provenance,
     StageName,
+    StagePrecision,
 )
 from sottovoce.runtime.progress import Progress, SilentProgress
 from sottovoce.runtime.records import write_record
@@ -83,7 +84,7 @@ class StageReport:
     stage: str
     dialect: str
     opset: int
-    precision: Precision
+    precision: StagePrecision
     bytes: int
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sottovoce.runtime.manifest import Precision
+from sottovoce.runtime.manifest import Precision, StagePrecision
 from sottovoce.runtime.records import write_record
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -65,7 +65,7 @@ class StageParity:
     """One stage: its tensors in the order they are computed, and its tokens if it picks any."""
 
     stage: str
-    precision: Precision
+    precision: StagePrecision
     seconds: float
     tensors: tuple[TensorParity, ...]
     tokens: TokenParity | None = None

@@ -146,7 +146,7 @@ class _Comparison:
             history = np.concatenate([prompt, self.reference.token_embeddings(said)]) if said else prompt
             expected = self.reference.language_model_logits(history, last=self.options.steps)
             tensors.append(self._compare("language_model", "llm.step_logits", expected, np.stack(found)))
-            tokens.append(compare_tokens(expected, np.stack(found), BARS[session.spec.precision]))
+            tokens.append(compare_tokens(expected, np.stack(found), BARS[session.spec.floats]))
 
     def _speech(self) -> list[int]:
         manifest = self.bundle.manifest
@@ -168,7 +168,7 @@ class _Comparison:
                 codes.append(int(found[-1][: speech.codes].argmax()))
             expected = self.reference.code_logits(frames, codes[:-1])
             tensors.append(self._compare("speech_codes", "speech.step_logits", expected, np.stack(found)))
-            tokens.append(compare_tokens(expected, np.stack(found), BARS[session.spec.precision]))
+            tokens.append(compare_tokens(expected, np.stack(found), BARS[session.spec.floats]))
         return codes
 
     def _codec(self, codes: list[int]) -> None:
@@ -179,7 +179,7 @@ class _Comparison:
             tensors.append(self._compare("codec", "codec.waveform", expected, found))
 
     def _compare(self, stage: StageName, tensor: str, expected: Floats, found: Floats) -> TensorParity:
-        return compare_tensor(tensor, expected, found, BARS[self.bundle.graph(stage).precision])
+        return compare_tensor(tensor, expected, found, BARS[self.bundle.graph(stage).floats])
 
     @contextmanager
     def _session(self, stage: StageName) -> Iterator[tuple[OnnxRuntimeSession, list[TensorParity], list[TokenParity]]]:

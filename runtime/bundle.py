@@ -79,7 +79,7 @@ class Bundle:
     def weights_bytes(self) -> int:
         """Size of everything a full conversation loads: graphs, their weights and the embedding tables."""
         manifest = self.manifest
-        tables = (manifest.token_embeddings.file, manifest.code_embeddings.file)
+        tables = (name for table in (manifest.token_embeddings, manifest.code_embeddings) for name in table.files)
         graphs = (name for spec in manifest.graphs.values() for name in (spec.file, *spec.data))
         return sum(manifest.files[name].bytes for name in {*tables, *graphs})
 
@@ -112,7 +112,7 @@ class Bundle:
                 message = f"it has {size} bytes, the manifest says {record.bytes}"
                 raise BundleError(message, file=path, fix=EXPORT_AGAIN)
         manifest = self.manifest
-        used = [manifest.tokenizer, manifest.token_embeddings.file, manifest.code_embeddings.file]
+        used = [manifest.tokenizer, *manifest.token_embeddings.files, *manifest.code_embeddings.files]
         used += [name for spec in manifest.graphs.values() for name in (spec.file, *spec.data)]
         for name in used:
             self.file(name)

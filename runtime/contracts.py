@@ -8,7 +8,7 @@ from pathlib import Path
 from sottovoce.runtime.errors import BundleError
 from sottovoce.runtime.manifest import BundleManifest, EmbeddingTableSpec, GraphSpec, StageName, TensorSpec
 
-ITEM_BYTES = {"float32": 4, "float16": 2}
+ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 FIX = "export the checkpoint again with this version of sottovoce"
 
 
@@ -107,8 +107,13 @@ def _check_roles(what: str, tensors: tuple[TensorSpec, ...], expected: list[str]
 def _check_table(name: str, table: EmbeddingTableSpec, manifest: BundleManifest, file: Path) -> None:
     if table.rows <= 0 or table.width <= 0:
         raise BundleError(f"{name} has {table.rows} rows of width {table.width}", file=file, fix=FIX)
-    expected = table.rows * table.width * ITEM_BYTES[table.dtype]
-    found = manifest.files[table.file].bytes
-    if found != expected:
-        message = f"{name}: {table.file!r} has {found} bytes, its shape and type need {expected}"
-        raise BundleError(message, file=file, fix=FIX)
+    if (table.scales is not None) != (table.dtype == "int8"):
+        raise BundleError(f"{name} is {table.dtype} with scales {table.scales}; only int8 has them", file=file, fix=FIX)
+    sizes = {table.file: table.rows * table.width * ITEM_BYTES[table.dtype]}
+    if table.scales is not None:
+        sizes[table.scales] = table.rows * ITEM_BYTES["float32"]
+    for used, expected in sizes.items():
+        found = manifest.files[used].bytes
+        if found != expected:
+            message = f"{name}: {used!r} has {found} bytes, its shape and type need {expected}"
+            raise BundleError(message, file=file, fix=FIX)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +26,8 @@ class EmbeddingTable:
 
     def __init__(self, bundle: Bundle, spec: EmbeddingTableSpec) -> None:
         self.spec = spec
-        path = bundle.file(spec.file)
-        try:
-            dtype = np.dtype(spec.dtype).newbyteorder("<")
-            self._rows = np.memmap(path, dtype, "r", shape=(spec.rows, spec.width))
-        except (OSError, ValueError) as problem:
-            raise BundleError(f"cannot be mapped: {problem}", file=path, fix="export the checkpoint again") from problem
+        self._rows = _mapped(bundle.file(spec.file), spec.dtype, (spec.rows, spec.width))
+        self._scales = None if spec.scales is None else _mapped(bundle.file(spec.scales), "float32", (spec.rows, 1))
 
     def rows(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> Floats:
         """(n,) ids → (n, width).
@@ -40,4 +38,12 @@ class EmbeddingTable:
         index = np.asarray(ids, dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= self.spec.rows):
             raise IndexError(f"ids from {index.min()} to {index.max()} for a table of {self.spec.rows} rows")
-        return np.asarray(self._rows[index], dtype=np.float32).reshape(index.size, self.spec.width)
+        rows = np.asarray(self._rows[index], dtype=np.float32).reshape(index.size, self.spec.width)
+        return rows if self._scales is None else rows * self._scales[index].reshape(index.size, 1)
+
+
+def _mapped(path: Path, dtype: str, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    try:
+        return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", shape=shape)
+    except (OSError, ValueError) as problem:
+        raise BundleError(f"cannot be mapped: {problem}", file=path, fix="export the checkpoint again") from problem

@@ -24,6 +24,8 @@ STAGES: tuple[StageName, ...] = (
 )
 DataType = Literal["float32", "float16", "int64", "int32", "int8", "bool"]
 Precision = Literal["fp32", "fp16"]
+StagePrecision = Literal["fp32", "fp16", "int8", "int8-weights", "int4-weights"]
+"""`int8`: weights and the activations that meet them; `…-weights`: weights alone, activations stay floating point."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,28 @@ class KVCacheSpec:
 
 
 @dataclass(frozen=True)
+class QuantizationSpec:
+    """How one stage was made smaller, and by how much. Bytes are of the graph, its weights and its embedding table."""
+
+    floats: Precision
+    """The type of all that stayed in floating point."""
+    method: str
+    """How integers were chosen: "nearest" (least error of the weights), "gptq" (least error of a layer's output)."""
+    block_size: int | None
+    """Weights that share a scale, along a layer's inputs; None: all weights of an output channel do."""
+    bytes_before: int
+    bytes_after: int
+    weights_share: float
+    """Of the weights of matrix products and convolutions, how many are stored in the stage's precision: 0 to 1."""
+    multiply_adds_share: float | None = None
+    """Of the multiply-adds of a typical call, how many have both factors in INT8: 0 to 1; None: not counted."""
+    smoothed: int = 0
+    """Groups of layers whose activations' outlier channels were moved into the weights."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Weights that stay in floating point, and why."""
+
+
+@dataclass(frozen=True)
 class GraphSpec:
     """One exported stage: its files, how it is spelled, and its contract."""
 
@@ -61,10 +85,23 @@ class GraphSpec:
     data: tuple[str, ...]
     dialect: str
     opset: int
-    precision: Precision
+    precision: StagePrecision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     cache: KVCacheSpec | None = None
+    quantization: QuantizationSpec | None = None
+
+    @property
+    def floats(self) -> Precision:
+        """The type of what the graph holds in floating point."""
+        if self.quantization is not None:
+            return self.quantization.floats
+        return "fp16" if self.precision == "fp16" else "fp32"
+
+    @property
+    def has_integer_weights(self) -> bool:
+        """Whether products have weights in INT8 or INT4."""
+        return self.precision.startswith("int")
 
 
 @dataclass(frozen=True)
@@ -72,9 +109,16 @@ class EmbeddingTableSpec:
     """A raw little-endian row-major table in a file of its own, memory-mapped at run time: (rows, width)."""
 
     file: str
-    dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "int8"]
     rows: int
     width: int
+    scales: str | None = None
+    """The file of float32 scales (rows,) that rows of an int8 table are multiplied with; the other types have none."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of the table."""
+        return (self.file,) if self.scales is None else (self.file, self.scales)
 
 
 @dataclass(frozen=True)
@@ -206,6 +250,20 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class QuantizationRecord:
+    """What this bundle was quantized from, and with which measurements."""
+
+    tool: str
+    created: str
+    source_sha256: str
+    """Of the `bundle.json` it was made from, which holds the hashes of all its files."""
+    ranges_sha256: str | None
+    data_sha256: str | None
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
 class BundleManifest:
     """The whole of `bundle.json`."""
 
@@ -225,3 +283,4 @@ class BundleManifest:
     files: Mapping[str, FileRecord]
     quality: Mapping[str, float] = field(default_factory=dict)
     """What this precision cost, as measured: filled by quantization."""
+    quantization: QuantizationRecord | None = None

@@ -30,6 +30,23 @@ class WeightBlocks:
     blocks: Iterable[Weights]
 
 
+@dataclass(frozen=True)
+class PackedInt4:
+    """A tensor of 4-bit integers, two in a byte: of each pair in row-major order, the first has the low bits."""
+
+    shape: tuple[int, ...]
+    pairs: npt.NDArray[np.uint8]
+
+    @classmethod
+    def pack(cls, integers: npt.NDArray[np.int8]) -> PackedInt4:
+        """From int8 values in -8…7."""
+        flat = integers.reshape(-1).view(np.uint8)
+        if flat.size % 2:
+            flat = np.append(flat, np.uint8(0))
+        pairs: npt.NDArray[np.uint8] = (flat[0::2] & np.uint8(0xF)) | (flat[1::2] << np.uint8(4))
+        return cls(integers.shape, pairs)
+
+
 class ExternalDataWriter:
     """The `.data` file of one graph.
 
@@ -53,8 +70,13 @@ class ExternalDataWriter:
     ) -> None:
         self._file.close()
 
-    def append(self, name: str, values: Weights | WeightBlocks) -> onnx.TensorProto:
+    def append(self, name: str, values: Weights | WeightBlocks | PackedInt4) -> onnx.TensorProto:
         """Write `values` (any shape, little-endian, row-major) and return the initializer that refers to them."""
+        if isinstance(values, PackedInt4):
+            tensor = self.append(name, values.pairs)
+            tensor.data_type = onnx.TensorProto.INT4
+            tensor.dims[:] = values.shape
+            return tensor
         if not isinstance(values, WeightBlocks):
             values = WeightBlocks(values.dtype, values.shape, [values])
         length = prod(values.shape) * values.dtype.itemsize
