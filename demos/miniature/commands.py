@@ -1,4 +1,4 @@
-"""The command line: `python -m sottovoce.demos.miniature questions | data | train | evaluate | pack`."""
+"""The command line: `python -m sottovoce.demos.miniature questions | data | train | evaluate | listen | pack`."""
 
 from __future__ import annotations
 
@@ -132,6 +132,34 @@ def evaluate_command(work: Path | None, as_json: bool, folder: Path) -> None:
     console.table("", columns, table_rows(scores.tasks), right=(2, 3))
     console.say(f"questions taken for talk meant for others: {100 * scores.questions_ignored:.1f} %")
     console.result(scores.as_json())
+
+
+@application.command("listen")
+@WORK
+@AS_JSON
+@click.option("--bundle", type=FOLDER, metavar="BUNDLE", help="Listen to a bundle [default: the training states].")
+@click.option("--sentences", type=click.IntRange(2, 375), default=80, show_default=True)
+@click.option("--sounds", type=FOLDER, metavar="DIR", help="Write what was heard here, as WAV files.")
+def listen_command(work: Path | None, as_json: bool, bundle: Path | None, sentences: int, sounds: Path | None) -> None:
+    """An independent listener on sentences kept out of training: word errors of voice, codec and speech decoder."""
+    import torch
+
+    from sottovoce.demos.miniature.speech_out.measuring import measure_speech_out
+    from sottovoce.demos.miniature.speech_out.sound_sources import ExportedBundle, TrainingStates
+
+    torch.set_num_threads(1)
+    console, workspace = Console(as_json), _workspace(work)
+    with console.progress() as progress, contextlib.ExitStack() as stack:
+        source = TrainingStates(workspace) if bundle is None else stack.enter_context(ExportedBundle(bundle))
+        measures = measure_speech_out(
+            workspace, source, sentences, sounds, lambda done, total: progress.step("listening", done, total)
+        )
+    for item in (measures.decoder or measures.codec).utterances:
+        if item.errors:
+            console.say(f"{item.errors} of {item.words}: {item.meant!r} heard as {item.heard!r}")
+    rows = [[name, f"{100 * rate:.1f} %", f"{100 * difference:+.1f}"] for name, rate, difference in measures.rows()]
+    console.table("", ["sound", "word error rate", "minus the voice's"], rows, right=(1, 2))
+    console.result(measures.as_json())
 
 
 @application.command("pack")

@@ -26,12 +26,13 @@ from sottovoce.demos.miniature.speech_out.codec_training import (
     train_codec,
 )
 from sottovoce.demos.miniature.speech_out.listener import plain_words
-from sottovoce.demos.miniature.speech_out.measuring import measure_speech_out
+from sottovoce.demos.miniature.speech_out.measuring import held_out_utterances
 from sottovoce.demos.miniature.speech_out.packing import write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.pronunciation import Pronounced, PronunciationCorpus, phonemes_of
 from sottovoce.demos.miniature.speech_out.reading_place import reading_places, words_of_codes, words_of_tokens
 from sottovoce.demos.miniature.speech_out.replies import split_replies, spoken_pieces
 from sottovoce.demos.miniature.speech_out.sentences import practice_sentences, spoken_number
+from sottovoce.demos.miniature.speech_out.sound_sources import TrainingStates
 from sottovoce.demos.miniature.speech_out.speech_batches import IGNORED, BatchRecipe, SpeechCorpus
 from sottovoce.demos.miniature.speech_out.speech_decoder_training import (
     MINIATURE_SPEECH_DECODER,
@@ -338,11 +339,14 @@ def test_replies_cover_the_curriculum() -> None:
 
 
 def test_listening_needs_something_to_listen_to(tmp_path: Path) -> None:
-    with pytest.raises(SottovoceError, match="no held-out replies"):
-        measure_speech_out(Workspace(tmp_path), 3)
-    write_shard(tmp_path / "voice" / "replies-held-out" / "shard-0000.npz", _utterances())
+    workspace = Workspace(tmp_path)
     with pytest.raises(SottovoceError, match="no state of the codec"):
-        measure_speech_out(Workspace(tmp_path), 3)
+        TrainingStates(workspace)
+    with pytest.raises(SottovoceError, match="no held-out sentences"):
+        held_out_utterances(workspace, 3)
+    write_shard(tmp_path / "voice" / "replies-held-out" / "shard-0000.npz", _utterances())
+    with pytest.raises(SottovoceError, match="no held-out sentences"):
+        held_out_utterances(workspace, 3)
 
 
 def test_codes_and_tokens_know_their_words() -> None:

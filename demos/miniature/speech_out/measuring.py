@@ -1,29 +1,30 @@
-"""How well stage 3 is understood, by an independent listener, at each step from the voice to the speech decoder."""
+"""How well stage 3 is understood by an independent listener: the voice, the codec alone, and text to speech.
+
+Half of what it listens to are replies, half are practice sentences; none was trained on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from sottovoce.demos.miniature.settings import Workspace
-from sottovoce.demos.miniature.tokenizer import prepare
-from sottovoce.export.modules.codec import CodecDecoder
-from sottovoce.export.modules.speech_decoder import SpeechDecoder
 from sottovoce.runtime.errors import SottovoceError
 
 from .acoustic_units import AcousticUnits, UnitSettings
-from .codec_training import MINIATURE_CODEC
 from .listener import Listener, ListeningReport
-from .speech_decoder_training import MINIATURE_SPEECH_DECODER, SpeechDecoderTraining
+from .sound_sources import Samples, SoundSource
 from .spoken_codes import encode_utterances
+from .stage import SpeechOutRecipe
 from .training_state import load_state
 from .voice import SAMPLE_RATE, Utterance, read_shards
 
-_LONGEST_CODES = 400
+MAKE_VOICE = "run: python -m sottovoce.demos.miniature train --stage 3 --part voice"
 
 
 @dataclass(frozen=True)
@@ -40,83 +41,77 @@ class SpeechMeasures:
         named = (("the voice", self.voice), ("codec alone", self.codec), ("text to speech", self.decoder))
         return [(name, r.word_error_rate, r.word_error_rate - base) for name, r in named if r is not None]
 
+    def as_json(self) -> dict[str, Any]:
+        """Rates, differences to the voice, and how many sentences and words they come from."""
+        rates = {
+            name.replace(" ", "_"): {"word_error_rate": rate, "minus_voice": difference}
+            for name, rate, difference in self.rows()
+        }
+        words = sum(item.words for item in self.voice.utterances)
+        return {"sentences": len(self.voice.utterances), "words": words, **rates}
 
-def measure_speech_out(workspace: Workspace, count: int, sounds: Path | None = None) -> SpeechMeasures:
-    """Listen to ``count`` held-out replies with the newest states; write the sounds to a folder if one is given."""
-    utterances = list(read_shards(workspace.root / "voice" / "replies-held-out"))
-    if not utterances:
-        raise SottovoceError(
-            "there are no held-out replies to listen to",
-            file=str(workspace.root / "voice"),
-            fix="run: python -m sottovoce.demos.miniature train --stage 3",
-        )
-    utterances = utterances[:: max(1, len(utterances) // count)][:count]
-    codec = _codec(workspace)
-    made = {
-        "voice": [utterance.samples.astype(np.float32) / 32768 for utterance in utterances],
-        "codec": [_decode(codec, codes) for codes in _codes(workspace, utterances)],
+
+def measure_speech_out(
+    workspace: Workspace,
+    source: SoundSource,
+    count: int,
+    sounds: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SpeechMeasures:
+    """Listen to ``count`` sentences that were kept out; write the sounds to a folder if one is given.
+
+    Raises:
+        SottovoceError: the voice has not said them yet, or its codes are not known.
+    """
+    utterances = held_out_utterances(workspace, count)
+    codes = _codes(workspace, utterances)
+    texts = [utterance.text for utterance in utterances]
+    made: dict[str, list[Samples]] = {
+        "voice": [utterance.samples.astype(np.float32) / np.float32(32768) for utterance in utterances],
+        "codec": [source.decode(one) for one in codes],
     }
-    speaker = _speech_decoder(workspace)
-    if speaker is not None:
-        made["decoder"] = _say(workspace, speaker, codec, [utterance.text for utterance in utterances])
+    if source.can_speak:
+        made["decoder"] = [source.say(text) for text in texts]
     if sounds is not None:
         _write_sounds(sounds, made)
     listener = Listener()
-    texts = [utterance.text for utterance in utterances]
-    reports = {kind: listener.judge(zip(texts, spoken, strict=True), SAMPLE_RATE) for kind, spoken in made.items()}
-    return SpeechMeasures(reports["voice"], reports["codec"], reports.get("decoder"))
+    heard: dict[str, ListeningReport] = {}
+    for kind, spoken in made.items():
+        heard[kind] = listener.judge(zip(texts, spoken, strict=True), SAMPLE_RATE)
+        progress(len(heard), len(made))
+    return SpeechMeasures(heard["voice"], heard["codec"], heard.get("decoder"))
 
 
-def _codec(workspace: Workspace) -> CodecDecoder:
-    state = load_state(workspace.root / "codec" / "state.pt")
-    if state is None:
-        raise SottovoceError(
-            "there is no state of the codec's training",
-            file=str(workspace.root / "codec" / "state.pt"),
-            fix="run: python -m sottovoce.demos.miniature train --stage 3",
-        )
-    codec = CodecDecoder(MINIATURE_CODEC)
-    codec.load_state_dict(state["decoder"])
-    return codec.fold_weight_norm().eval()
+def held_out_utterances(workspace: Workspace, count: int) -> list[Utterance]:
+    """Half replies and half practice sentences, spread evenly over what was kept out.
+
+    Raises:
+        SottovoceError: they are not rendered.
+    """
+    voice = workspace.root / "voice"
+    replies = list(read_shards(voice / "replies-held-out"))
+    practice = list(islice(read_shards(voice / "practice"), SpeechOutRecipe.practice, None))
+    if not replies or not practice:
+        raise SottovoceError("there are no held-out sentences to listen to", file=str(voice), fix=MAKE_VOICE)
+    half = (count + 1) // 2
+    return [*_spread(replies, half), *_spread(practice, count - half)]
 
 
-def _speech_decoder(workspace: Workspace) -> SpeechDecoder | None:
-    state = load_state(workspace.root / "speech_decoder" / "state.pt")
-    if state is None or state["step"] <= SpeechDecoderTraining.text_only_steps:
-        return None  # it cannot speak yet, and would babble to the limit
-    model = SpeechDecoder(MINIATURE_SPEECH_DECODER)
-    model.load_state_dict(state["model"])
-    return model.eval()
+def _spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
+    return list(utterances[:: max(1, len(utterances) // max(1, count))][:count])
 
 
 def _codes(workspace: Workspace, utterances: Sequence[Utterance]) -> list[np.ndarray]:
+    path = workspace.root / "codec" / "units.pt"
+    saved = load_state(path)
+    if saved is None:
+        raise SottovoceError("there are no acoustic units", file=str(path), fix=MAKE_VOICE)
     units = AcousticUnits(UnitSettings())
-    saved = load_state(workspace.root / "codec" / "units.pt")
-    assert saved is not None  # noqa: S101  # the codec was trained on its codes
     units.load_state_dict(saved["units"])
     return [item.codes for item in encode_utterances(units, utterances)]
 
 
-@torch.no_grad()
-def _decode(codec: CodecDecoder, codes: Sequence[int] | np.ndarray) -> np.ndarray:
-    if not len(codes):
-        return np.zeros(SAMPLE_RATE // 10, dtype=np.float32)
-    samples: np.ndarray = codec(torch.tensor(np.asarray(codes, dtype=np.int64))[None])[0].numpy()
-    return samples
-
-
-@torch.no_grad()
-def _say(workspace: Workspace, speaker: SpeechDecoder, codec: CodecDecoder, texts: Sequence[str]) -> list[np.ndarray]:
-    tokenizer, table = prepare(workspace), torch.from_numpy(np.load(workspace.embeddings))
-    made = []
-    for text in texts:
-        ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
-        codes, _ = speaker.greedy(table[ids][None], _LONGEST_CODES)
-        made.append(_decode(codec, codes))
-    return made
-
-
-def _write_sounds(folder: Path, made: dict[str, list[np.ndarray]]) -> None:
+def _write_sounds(folder: Path, made: dict[str, list[Samples]]) -> None:
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)
