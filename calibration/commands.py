@@ -31,6 +31,9 @@ def evaluate_command(  # noqa: PLR0913  # click hands over one argument a flag
     items = read_evaluation_set(folder)
     with console.progress() as progress, Assistant.open(bundle, backend, progress=progress) as assistant:
         scores = score(evaluate(assistant, items, folder, progress))
+    sampled = sum(item.captured is not None and not item.captured.greedy for item in items)
+    if sampled:
+        console.warn(f"{sampled} of the replies were not captured greedily: to miss one of these need not be a fault")
     columns = ["task", "measure", "items", "", "95 % interval"]
     console.table(f"{bundle} on {folder}", columns, table_rows(scores.tasks), [2, 3])
     console.say(f"\nexact replies {100 * scores.reply_exact:.1f} %", style="bold")

@@ -1,66 +1,16 @@
-"""A set of conversations with the replies they should get: `set.jsonl` in a folder, beside its recordings and pictures.
+"""Reading a set of conversations with the replies they should get: a folder with `set.jsonl` and its files.
 
-One JSON object a line: `task`, `reply`, `state`, and any of `text`, `audio`, `images`, `video`, `history`, `voice`.
-Paths are relative to the folder and stay inside it.
+What a line may say is the runtime's `conversation_set.item`, since the runtime writes such lines when it captures.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from sottovoce.runtime.conversation_set.item import MAX_ITEMS, MAX_LINE_BYTES, SET_FILE, EvaluationItem, parse_item
 from sottovoce.runtime.errors import InputError
-from sottovoce.runtime.records import read_record
 
-SET_FILE = "set.jsonl"
-MAX_LINE_BYTES = 1 << 20
-MAX_ITEMS = 1_000_000
-
-Measure = Literal["exact", "word_error_rate", "ignored"]
-"""exact: every character of the reply; word_error_rate: edits a word; ignored: the model said it was not meant."""
-
-TASKS: dict[str, Measure] = {
-    "spoken_question": "exact",
-    "spoken_question_new_synthesizer": "exact",
-    "typed_question": "exact",
-    "follow_up": "exact",
-    "say_after_me": "word_error_rate",
-    "picture_caption": "exact",
-    "picture_question": "exact",
-    "spoken_picture_question": "exact",
-    "clip_question": "exact",
-    "not_addressed": "ignored",
-}
-
-
-@dataclass(frozen=True)
-class HistoryTurn:
-    """One earlier turn, as text."""
-
-    role: Literal["user", "assistant"]
-    text: str
-
-
-@dataclass(frozen=True)
-class EvaluationItem:
-    """One turn to be answered, and what is right."""
-
-    task: str
-    reply: str
-    state: Literal["☞", "☟", "☜"] | None = None
-    text: str | None = None
-    audio: str | None = None
-    images: tuple[str, ...] = ()
-    video: str | None = None
-    history: tuple[HistoryTurn, ...] = ()
-    voice: str | None = None
-
-    @property
-    def measure(self) -> Measure:
-        """How a reply to this item is judged."""
-        return TASKS[self.task]
+__all__ = ["SET_FILE", "EvaluationItem", "read_evaluation_set"]
 
 
 def read_evaluation_set(folder: Path) -> list[EvaluationItem]:
@@ -72,9 +22,8 @@ def read_evaluation_set(folder: Path) -> list[EvaluationItem]:
     """
     listing = folder / SET_FILE
     if not listing.is_file():
-        raise InputError(
-            f"there is no {SET_FILE} in this folder", file=folder, fix="give a folder made by `data --held-out`"
-        )
+        fix = "give a folder made by `data --held-out` or by `run --capture`"
+        raise InputError(f"there is no {SET_FILE} in this folder", file=folder, fix=fix)
     items: list[EvaluationItem] = []
     with listing.open("rb") as lines:
         while line := lines.readline(MAX_LINE_BYTES + 1):
@@ -87,22 +36,9 @@ def read_evaluation_set(folder: Path) -> list[EvaluationItem]:
 
 
 def _read_line(line: bytes, where: str, folder: Path) -> EvaluationItem:
-    if len(line) > MAX_LINE_BYTES:
-        raise InputError(f"a line of more than {MAX_LINE_BYTES} bytes", file=where)
-    if not line.strip():
-        raise InputError("an empty line", file=where, fix="remove it")
-    try:
-        data = json.loads(line)
-    except ValueError as problem:
-        raise InputError(f"not a JSON object: {problem}", file=where) from problem
-    item = read_record(EvaluationItem, data, source=where)
-    if item.task not in TASKS:
-        raise InputError(f"unknown task {item.task!r}", file=where, fix=f"use one of: {', '.join(TASKS)}")
-    for path in (item.audio, item.video, *item.images):
-        if path is not None:
-            _check_file(path, where, folder)
-    if item.text is None and item.audio is None and item.video is None and not item.images:
-        raise InputError("nothing is asked: no text, audio, images or video", file=where)
+    item = parse_item(line, where)
+    for path in item.files:
+        _check_file(path, where, folder)
     return item
 
 

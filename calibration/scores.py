@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sottovoce.calibration.edit_distance import edit_distance
-from sottovoce.calibration.evaluation_set import TASKS, EvaluationItem, Measure
+from sottovoce.runtime.conversation_set.item import TASKS, EvaluationItem, Measure
 from sottovoce.runtime.records import write_record
 
 NORMAL_95 = 1.959964

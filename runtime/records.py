@@ -46,15 +46,28 @@ def read_record(kind: type[Record], data: object, *, source: str, path: str = ""
     return kind(**values)
 
 
-def write_record(record: object) -> Any:
-    """The plain JSON value of a dataclass, tuples as lists, defaults included (the inverse of `read_record`)."""
+def write_record(record: object, *, defaults: bool = True) -> Any:
+    """The plain JSON value of a dataclass, tuples as lists (the inverse of `read_record`).
+
+    Args:
+        record: a dataclass, or a mapping, sequence or plain value that is in one.
+        defaults: False leaves out fields whose value is their default.
+    """
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {field.name: write_record(getattr(record, field.name)) for field in dataclasses.fields(record)}
+        fields = [field for field in dataclasses.fields(record) if defaults or not _is_default(record, field)]
+        return {field.name: write_record(getattr(record, field.name), defaults=defaults) for field in fields}
     if isinstance(record, Mapping):
-        return {str(key): write_record(value) for key, value in record.items()}
+        return {str(key): write_record(value, defaults=defaults) for key, value in record.items()}
     if isinstance(record, (list, tuple)):
-        return [write_record(value) for value in record]
+        return [write_record(value, defaults=defaults) for value in record]
     return record
+
+
+def _is_default(record: object, field: dataclasses.Field[Any]) -> bool:
+    value = getattr(record, field.name)
+    if field.default_factory is not dataclasses.MISSING:
+        return bool(value == field.default_factory())
+    return field.default is not dataclasses.MISSING and bool(value == field.default)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import torch
 
-from sottovoce.calibration.evaluation_set import EvaluationItem, read_evaluation_set
+from sottovoce.calibration.evaluation_set import read_evaluation_set
 from sottovoce.calibration.scores import Outcome, Scores, score
 from sottovoce.demos.miniature.learner import Learner
 from sottovoce.demos.miniature.lessons import FRONT_END
@@ -20,6 +20,7 @@ from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_in import fbank
 from sottovoce.demos.miniature.tokenizer import STATE_NOISE, STATE_SPOKEN, STATE_TYPED, prepare
 from sottovoce.export.modules.audio_encoder import AudioEncoder
+from sottovoce.runtime.conversation_set.item import EvaluationItem
 from sottovoce.runtime.features.images import pixels, read_image, tile_image
 from sottovoce.runtime.features.video import read_video
 from sottovoce.runtime.manifest import VideoFrontEnd

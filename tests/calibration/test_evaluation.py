@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.calibration.edit_distance import edit_distance
-from sottovoce.calibration.evaluation_set import EvaluationItem, read_evaluation_set
+from sottovoce.calibration.evaluation_set import read_evaluation_set
 from sottovoce.calibration.scores import Outcome, score, wilson_interval
 from sottovoce.runtime.cli import main
+from sottovoce.runtime.conversation_set.item import EvaluationItem
 from sottovoce.runtime.errors import SottovoceError
 
 TYPED = {"task": "typed_question", "text": "What is the time?", "reply": "Noon.", "state": "☜"}
@@ -37,6 +38,11 @@ def write_set(folder: Path, *lines: object) -> Path:
         ([{**TYPED, "colour": "red"}], r"unknown key 'colour'"),
         ([{"task": "typed_question", "reply": "x"}], r"nothing is asked"),
         ([{**TYPED, "state": "!"}], r"state"),
+        ([{**TYPED, "history": [{"role": "user", "text": ""}]}], r"history asks nothing"),
+        ([{**TYPED, "history": [{"role": "user", "text": "", "audio": "missing.wav"}]}], r"'missing.wav' is missing"),
+        ([{**TYPED, "history": [{"role": "assistant", "text": "", "video": "x.mp4"}]}], r"history has files"),
+        ([{**TYPED, "captured": {"greedy": True, "max_new_tokens": 0}}], r"max_new_tokens is 0, expected 1"),
+        ([{**TYPED, "captured": {"greedy": True}}], r"'captured.max_new_tokens' is missing"),
         (["{broken"], r"not a JSON object"),
         ([], r"an empty line|is empty"),
     ],

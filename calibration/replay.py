@@ -1,0 +1,49 @@
+"""Hold a conversation of a set again: its history, its system text, its limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sottovoce.runtime.assistant import Assistant
+from sottovoce.runtime.conversation import Conversation
+from sottovoce.runtime.conversation_set.item import EvaluationItem, HistoryTurn
+from sottovoce.runtime.reply import ReplyDone
+
+MAX_NEW_TOKENS = 256
+"""A reply that runs on is wrong anyway; this keeps a broken model from taking all day."""
+
+
+def replay(assistant: Assistant, item: EvaluationItem, folder: Path, *, speech: bool) -> ReplyDone:
+    """Ask all that an item's user asked, and return the end of the last reply; answers are greedy.
+
+    The earlier turns are asked in the same conversation, so that the bundle's own replies (and its KV cache) are what
+    a follow-up meets. A captured reply is asked for under its own limit of tokens: where it was cut off, it is cut off
+    again.
+
+    Args:
+        assistant: the bundle.
+        item: the conversation.
+        folder: of the set.
+        speech: compute the spoken replies, too.
+
+    Raises:
+        InputError: a recording, picture or clip that cannot be read.
+    """
+    limit = MAX_NEW_TOKENS if item.captured is None else item.captured.max_new_tokens
+    conversation = assistant.conversation(item.system, greedy=True, speech=speech, max_new_tokens=limit)
+    for turn in item.history:
+        if turn.role == "user":
+            _ask(conversation, turn, folder)
+    return _ask(conversation, item, folder)
+
+
+def _ask(conversation: Conversation, turn: EvaluationItem | HistoryTurn, folder: Path) -> ReplyDone:
+    events = conversation.ask(
+        turn.text,
+        folder / turn.audio if turn.audio else None,
+        [folder / image for image in turn.images],
+        folder / turn.video if turn.video else None,
+    )
+    *_, done = events
+    assert isinstance(done, ReplyDone)  # noqa: S101  # a reply's stream always ends so
+    return done
