@@ -13,22 +13,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sottovoce.runtime.assistant import Assistant
     from sottovoce.runtime.bundle import Bundle
-    from sottovoce.runtime.conversation import Conversation, Turn
+    from sottovoce.runtime.conversation import Conversation
+    from sottovoce.runtime.conversation_set.capture_folder import CaptureFolder
+    from sottovoce.runtime.conversation_set.captured_conversation import CapturedConversation
+    from sottovoce.runtime.conversation_set.question_files import CaptureLimits
     from sottovoce.runtime.errors import BackendError, BundleError, CheckpointError, InputError, SottovoceError
     from sottovoce.runtime.features.audio_file import Waveform, WavWriter, read_audio, write_wav
     from sottovoce.runtime.profile import peak_memory_mb
     from sottovoce.runtime.reply import AudioChunk, ReplyDone, ReplyEvent, TextDelta
     from sottovoce.runtime.tensor_dump import TensorDump
+    from sottovoce.runtime.turns import Turn
 
 _PLACES = {
     "assistant": ("Assistant",),
     "bundle": ("Bundle",),
-    "conversation": ("Conversation", "Turn"),
+    "conversation": ("Conversation",),
+    "conversation_set.capture_folder": ("CaptureFolder",),
+    "conversation_set.captured_conversation": ("CapturedConversation",),
+    "conversation_set.question_files": ("CaptureLimits",),
     "errors": ("BackendError", "BundleError", "CheckpointError", "InputError", "SottovoceError"),
     "features.audio_file": ("WavWriter", "Waveform", "read_audio", "write_wav"),
     "profile": ("peak_memory_mb",),
     "reply": ("AudioChunk", "ReplyDone", "ReplyEvent", "TextDelta"),
     "tensor_dump": ("TensorDump",),
+    "turns": ("Turn",),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -38,6 +46,9 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "CaptureFolder",
+    "CaptureLimits",
+    "CapturedConversation",
     "CheckpointError",
     "Conversation",
     "InputError",

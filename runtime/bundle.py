@@ -83,6 +83,11 @@ class Bundle:
         graphs = (name for spec in manifest.graphs.values() for name in (spec.file, *spec.data))
         return sum(manifest.files[name].bytes for name in {*tables, *graphs})
 
+    @property
+    def sha256(self) -> str:
+        """Of `bundle.json`, which holds the hashes of all other files: it tells this bundle from every other."""
+        return _sha256(self.path / MANIFEST_FILE)
+
     def verify_hashes(self, progress: Progress) -> None:
         """Compare the SHA-256 of every file with the manifest.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,52 +21,13 @@ from sottovoce.runtime.reply import AudioChunk, Reason, ReplyDone, ReplyEvent, R
 from sottovoce.runtime.sampling import Sampler
 from sottovoce.runtime.speech.output import open_speech_output
 from sottovoce.runtime.speech.speaker import Speaker
+from sottovoce.runtime.turns import OngoingReply, Place, Turn
 
 if TYPE_CHECKING:
     from sottovoce.runtime.features.images import ImageSource
 
 Logits = npt.NDArray[np.float32]
 ReplyEvents = Generator[ReplyEvent, None, None]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One entry of the history. `text` is what was typed, or what was heard of a reply."""
-
-    role: Literal["user", "assistant"]
-    text: str
-    audio: bool = False
-    tiles: int = 0
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the conversation stood: positions in the cache, ids that must come before the next turn, the history."""
-
-    length: int
-    unfed: tuple[int, ...]
-    history: tuple[Turn, ...]
-
-
-@dataclass
-class _Reply:
-    """A reply being given, or the last one that was given."""
-
-    epoch: int
-    text: ReplyText
-    start: int | None = None
-    """Where in the cache its first token is; None until the question was heard."""
-    history: tuple[Turn, ...] = ()
-    """Up to the question it answers."""
-    speaker: Speaker | None = None
-    cancelled: bool = False
-    played_samples: int | None = None
-
-    def heard(self) -> str:
-        """What of the text was heard: all of it, unless it was cancelled while it was spoken."""
-        if self.speaker is None or self.played_samples is None:
-            return self.text.text
-        return self.speaker.spoken.heard(self.text.text, self.played_samples)
 
 
 class Conversation:
@@ -86,10 +46,27 @@ class Conversation:
         self._speech_sampler = Sampler(options.speech_sampling, speech_seed)
         self._captured = CapturedSpeech(model.manifest.audio.max_seconds)
         self._cache = model.language_model.create_cache()
-        self._place = _Place(0, (), ())
+        self._place = Place(0, (), ())
         self._epoch = 0
         self._active: ReplyEvents | None = None
-        self._reply: _Reply | None = None
+        self._reply: OngoingReply | None = None
+        self._question: Question | None = None
+
+    @property
+    def options(self) -> ConversationOptions:
+        """How it answers, all defaults filled in."""
+        return self._options
+
+    @property
+    def question(self) -> Question:
+        """What was asked last, as it was given, with what `end_of_speech` took; for capturing.
+
+        Raises:
+            InputError: nothing was asked yet.
+        """
+        if self._question is None:
+            raise InputError("nothing was asked yet in this conversation", fix="ask, and take the reply's events")
+        return self._question
 
     @property
     def history(self) -> tuple[Turn, ...]:
@@ -161,8 +138,9 @@ class Conversation:
     def _begin(self, question: Question) -> Iterator[ReplyEvent]:
         self._end_active()
         self._epoch += 1
+        self._question = question
         # Known from now on, so that a cancel while the question is being heard is not lost.
-        self._reply = _Reply(self._epoch, ReplyText(self._model.tokenizer, self._model.manifest.prompt.states))
+        self._reply = OngoingReply(self._epoch, ReplyText(self._model.tokenizer, self._model.manifest.prompt.states))
         self._active = self._events(question, self._reply)
         return self._active
 
@@ -176,7 +154,7 @@ class Conversation:
                 raise InputError(message, fix="cancel() it and take its last event first") from problem
             self._active = None
 
-    def _events(self, question: Question, reply: _Reply) -> ReplyEvents:
+    def _events(self, question: Question, reply: OngoingReply) -> ReplyEvents:
         stopwatch = Stopwatch()
         before = self._place
         try:
@@ -195,7 +173,7 @@ class Conversation:
             self._active = None
         yield done
 
-    def _hear(self, question: Question, reply: _Reply, stopwatch: Stopwatch) -> Logits:
+    def _hear(self, question: Question, reply: OngoingReply, stopwatch: Stopwatch) -> Logits:
         """Append the question to the cache: the logits of the reply's first token."""
         model = self._model
         prepared = prepare(question, model.manifest, stopwatch)
@@ -211,7 +189,7 @@ class Conversation:
             reply.speaker = self._speaker(reply, stopwatch)
         return logits
 
-    def _speaker(self, reply: _Reply, stopwatch: Stopwatch) -> Speaker:
+    def _speaker(self, reply: OngoingReply, stopwatch: Stopwatch) -> Speaker:
         model = self._model
         return Speaker(
             model.manifest.speech,
@@ -237,7 +215,7 @@ class Conversation:
             fix = "start a new conversation" if used else "ask with less text, fewer pictures or a shorter recording"
             raise InputError(message, fix=fix)
 
-    def _answer(self, reply: _Reply, logits: Logits, stopwatch: Stopwatch) -> Generator[ReplyEvent, None, Reason]:
+    def _answer(self, reply: OngoingReply, logits: Logits, stopwatch: Stopwatch) -> Generator[ReplyEvent, None, Reason]:
         """Text and speech, interleaved; returns the reason for the end."""
         reason: Reason = "length"
         while not reply.cancelled:
@@ -258,12 +236,12 @@ class Conversation:
         yield from self._say(reply, reply.text.finish(), stopwatch, is_last=True)
         return "cancelled" if reply.cancelled else reason
 
-    def _pick(self, logits: Logits, reply: _Reply) -> int:
+    def _pick(self, logits: Logits, reply: OngoingReply) -> int:
         if self._options.dump is not None:
             self._options.dump.add("llm.step_logits", logits[None])
         return self._text_sampler.pick(logits, used=reply.text.tokens)
 
-    def _say(self, reply: _Reply, text: str, stopwatch: Stopwatch, is_last: bool = False) -> Iterator[ReplyEvent]:
+    def _say(self, reply: OngoingReply, text: str, stopwatch: Stopwatch, is_last: bool = False) -> Iterator[ReplyEvent]:
         """Give out new text, and the speech of the pieces that it completes."""
         if reply.cancelled:
             return
@@ -280,7 +258,7 @@ class Conversation:
     def _is_full(self) -> bool:
         return self._cache.length >= self._model.context_length
 
-    def _done(self, reply: _Reply, reason: Reason, before: _Place, stopwatch: Stopwatch) -> ReplyDone:
+    def _done(self, reply: OngoingReply, reason: Reason, before: Place, stopwatch: Stopwatch) -> ReplyDone:
         """Bring history and cache to what was said, and tell the end."""
         said = ""
         if reason == "not_addressed" or reply.start is None:
@@ -289,7 +267,7 @@ class Conversation:
             said = self._settle(reply, reply.start)
         return ReplyDone(reason, stopwatch.milliseconds(), said, reply.text.state, tuple(reply.text.tokens))
 
-    def _settle(self, reply: _Reply, start: int) -> str:
+    def _settle(self, reply: OngoingReply, start: int) -> str:
         """Put what was heard of `reply` into the history, and cut the cache to it; returns it."""
         kept = reply.text.tokens_within(len(reply.heard()))
         text = reply.text.text[: reply.text.ends[kept - 1]] if kept else ""
@@ -298,10 +276,10 @@ class Conversation:
         fed = min(kept, self._cache.length - start)
         self._cache.rewind(start + fed)
         history = (*reply.history, Turn("assistant", text))
-        self._place = _Place(self._cache.length, tuple(reply.text.tokens[fed:kept]), history)
+        self._place = Place(self._cache.length, tuple(reply.text.tokens[fed:kept]), history)
         return text
 
-    def _restore(self, place: _Place) -> None:
+    def _restore(self, place: Place) -> None:
         """As if the last question had not been asked."""
         self._cache.rewind(min(place.length, self._cache.length))
         self._place = place

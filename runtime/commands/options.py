@@ -33,6 +33,23 @@ SAMPLING = (
     click.option("--max-new-tokens", type=click.IntRange(1), help="End the reply after so many tokens."),
 )
 
+MAX_CAPTURED = 100_000
+"""The whole set is written again with every conversation: beyond this, that would be what a device is busy with."""
+CAPTURING = (
+    click.option(
+        "--capture",
+        type=FILE,
+        metavar="DIR",
+        help="Write the conversation, with what was said and shown, into DIR, for `evaluate` and calibration.",
+    ),
+    click.option(
+        "--capture-max",
+        type=click.IntRange(1, MAX_CAPTURED),
+        metavar="N",
+        help="Keep no more than N conversations in DIR (and 2 GB); default: 1000.",
+    ),
+)
+
 
 def common(command: Command) -> Command:
     """Every command's `--json` and `--debug`."""
@@ -42,5 +59,12 @@ def common(command: Command) -> Command:
 def sampling(command: Command) -> Command:
     """How the language model picks its tokens."""
     for option in reversed(SAMPLING):
+        command = option(command)
+    return command
+
+
+def capturing(command: Command) -> Command:
+    """Whether the conversation is written down; it is not unless asked for."""
+    for option in reversed(CAPTURING):
         command = option(command)
     return command

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from sottovoce.runtime.assistant import Assistant
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, common, sampling
+from sottovoce.runtime.commands.capturing import Capturing
+from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, capturing, common, sampling
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.features.audio_file import WavWriter
@@ -45,6 +46,8 @@ class RunOptions:
     repetition_penalty: float | None
     seed: int | None
     max_new_tokens: int | None
+    capture: Path | None
+    capture_max: int | None
 
 
 @click.command("run")
@@ -60,6 +63,7 @@ class RunOptions:
 @BACKEND
 @sampling
 @DUMP
+@capturing
 @common
 def run_command(bundle: Path, as_json: bool, debug: bool, **flags: Any) -> None:
     """Ask BUNDLE one question and get its answer."""
@@ -67,6 +71,8 @@ def run_command(bundle: Path, as_json: bool, debug: bool, **flags: Any) -> None:
     options = RunOptions(**flags)
     if options.output is not None and not options.speech:
         raise click.UsageError("--no-speech leaves nothing to write to -o; give one of the two")
+    if options.capture_max is not None and options.capture is None:
+        raise click.UsageError("--capture-max bounds what --capture DIR writes; give that, too")
     if not (options.text or options.audio or options.images or options.video):
         raise click.UsageError("nothing is asked: give --text, --audio, --image or --video")
     _Run(bundle, options, Console(as_json)).go()
@@ -78,6 +84,7 @@ class _Run:
     def __init__(self, bundle: Path, options: RunOptions, console: Console) -> None:
         self._bundle, self._options, self._console = bundle, options, console
         self._dump = TensorDump() if options.dump_tensors else None
+        self._capturing: Capturing | None = None
         self._seconds = 0.0
 
     def go(self) -> None:
@@ -89,11 +96,15 @@ class _Run:
             )
             # Opened before anything is computed: a folder that cannot be written shows at once.
             wav = stack.enter_context(WavWriter(options.output, assistant.sample_rate)) if options.output else None
+            if options.capture is not None:
+                self._capturing = Capturing(options.capture, options.capture_max, assistant.bundle, console)
             done = self._ask(assistant, wav)
         if self._dump is not None and options.dump_tensors is not None:
             self._dump.write(options.dump_tensors)
             console.say(f"tensors   {options.dump_tensors}")
-        self._show(done)
+        # Only now: if there is no room for the capture, the reply is there all the same.
+        captured = None if self._capturing is None else self._capturing.add(done)
+        self._show(done, captured)
 
     def _ask(self, assistant: Assistant, wav: WavWriter | None) -> ReplyDone:
         options = self._options
@@ -109,6 +120,8 @@ class _Run:
             speech=options.speech,
             dump=self._dump,
         )
+        if self._capturing is not None:
+            self._capturing.begin(conversation)
         for event in conversation.ask(options.text, options.audio, options.images, options.video):
             match event:
                 case TextDelta(text):
@@ -122,7 +135,7 @@ class _Run:
                     return done
         raise InputError("the reply had no end")  # a reply's stream always ends with ReplyDone
 
-    def _show(self, done: ReplyDone) -> None:
+    def _show(self, done: ReplyDone, captured: dict[str, Any] | None) -> None:
         console, options = self._console, self._options
         if done.reason in REASONS:
             console.warn(REASONS[done.reason])
@@ -143,5 +156,6 @@ class _Run:
                 "audio": audio if options.speech else None,
                 "timings_ms": timings,
                 "peak_memory_mb": memory,
+                "capture": captured,
             }
         )
