@@ -107,11 +107,20 @@ def test_a_record_that_cannot_be_believed(bundle: Bundle, place: Path, change: d
     assert no.value.file == str(place / "capture.json")
 
 
-@pytest.mark.parametrize("content", [b"{broken", b"[1]", b"\xff", b" " * 100_000])
-def test_a_record_that_is_none(bundle: Bundle, place: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{broken", "not JSON"),
+        (b"\xff", "not JSON in UTF-8"),
+        (b"[1]", "format_version is None"),
+        (b" " * 100_000, "more than 65536 bytes"),
+    ],
+    ids=["broken", "not-utf-8", "list", "huge"],
+)
+def test_a_record_that_is_none(bundle: Bundle, place: Path, content: bytes, says: str) -> None:
     CaptureFolder.open(place, bundle)
     (place / "capture.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"not JSON|format_version is None|not a capture record"):
+    with pytest.raises(InputError, match=says):
         read_capture_record(place, bundle.manifest)
 
 
@@ -141,6 +150,7 @@ def test_the_bound_on_conversations(bundle: Bundle, place: Path) -> None:
     before = names(place)
     assert "full: it holds 2 conversations" in add(folder, question)
     assert names(place) == before
+    assert "full" in add(folder, Question(audio=place / "gone.wav"))  # said before any file is read
     # A conversation that is in the set may go on: it stays one.
     assert conversation.add(Question("And now?"), DONE) is None
     assert sorted(len(item.history) for item in items(place)) == [0, 2]
