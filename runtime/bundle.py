@@ -6,7 +6,6 @@ tensors its stage needs, every path inside the folder, every file there with its
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from sottovoce.runtime.contracts import check_contracts
 from sottovoce.runtime.errors import BundleError, SottovoceError
+from sottovoce.runtime.hashing import file_sha256
 from sottovoce.runtime.manifest import FORMAT_VERSION, MODEL_FAMILY, STAGES, BundleManifest, GraphSpec, StageName
 from sottovoce.runtime.progress import Progress, SilentProgress
 from sottovoce.runtime.records import read_record
@@ -22,7 +22,6 @@ from sottovoce.runtime.records import read_record
 MANIFEST_FILE = "bundle.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 """A full-size manifest is some hundred kilobytes; more than this is not one."""
-HASH_BLOCK_BYTES = 1024 * 1024
 EXPORT_AGAIN = "export the checkpoint again, or copy the whole folder again"
 
 
@@ -86,7 +85,7 @@ class Bundle:
     @property
     def sha256(self) -> str:
         """Of `bundle.json`, which holds the hashes of all other files: it tells this bundle from every other."""
-        return _sha256(self.path / MANIFEST_FILE)
+        return file_sha256(self.path / MANIFEST_FILE)
 
     def verify_hashes(self, progress: Progress) -> None:
         """Compare the SHA-256 of every file with the manifest.
@@ -98,7 +97,7 @@ class Bundle:
         total, done = sum(record.bytes for record in records.values()), 0
         for name, record in records.items():
             path = self.file(name)
-            found = _sha256(path)
+            found = file_sha256(path)
             if found != record.sha256:
                 message = f"its SHA-256 is {found}, the manifest says {record.sha256}: the file was changed or damaged"
                 raise BundleError(message, file=path, fix=EXPORT_AGAIN)
@@ -183,13 +182,3 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BundleError(f"it holds a {type(data).__name__}, expected an object", file=path, fix=EXPORT_AGAIN)
     return data
-
-
-def _sha256(path: Path) -> str:
-    """Hash in blocks: a mapped file would count as this process's memory, a read one does not."""
-    digest, block = hashlib.sha256(), bytearray(HASH_BLOCK_BYTES)
-    view = memoryview(block)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(view):
-            digest.update(view[:count])
-    return digest.hexdigest()

@@ -37,6 +37,10 @@ COMMANDS: dict[str, Place] = {
     "say": Place("sottovoce.runtime.commands.say:say_command", "The speech decoder alone."),
     "inspect": Place("sottovoce.runtime.commands.inspect:inspect_command", "What is in a bundle."),
     "evaluate": Place("sottovoce.calibration.commands:evaluate_command", "How many of a set's replies are right."),
+    "calibrate": Place(
+        "sottovoce.calibration.quantization.commands:calibrate_command", "What conversations do to tensors.", "quantize"
+    ),
+    "quantize": Place("sottovoce.calibration.quantization.commands:quantize_command", "A smaller bundle.", "quantize"),
 }
 EXIT_FAILED = 1
 EXIT_USAGE = 2

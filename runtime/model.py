@@ -30,16 +30,23 @@ class Model:
         bundle: a checked bundle.
         backend: the inference engine, "auto" for the best that is there.
         threads: CPU cores to use; None for all that this process may use.
+        open_stage: loads a stage's graph; None: as the backend does it.
 
     Raises:
         BackendError: there is no such backend.
         BundleError: a table or the tokenizer does not fit the rest.
     """
 
-    def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str = "auto",
+        threads: int | None = None,
+        open_stage: Callable[[StageName], Session] | None = None,
+    ) -> None:
         self.bundle = bundle
         self.backend = check_backend(backend)
-        self._threads = threads
+        self._open_stage = open_stage or (lambda stage: open_session(bundle, stage, self.backend, threads))
         manifest = bundle.manifest
         self.tokenizer = Tokenizer(bundle.file(manifest.tokenizer))
         if self.tokenizer.size > manifest.token_embeddings.rows:
@@ -108,7 +115,7 @@ class Model:
                 "this assistant is closed", fix="open it again, or keep using it inside its `with` block"
             )
         if stage not in self._sessions:
-            self._sessions[stage] = open_session(self.bundle, stage, self.backend, self._threads)
+            self._sessions[stage] = self._open_stage(stage)
         return self._sessions[stage]
 
     def widened_stages(self) -> dict[StageName, bool]:

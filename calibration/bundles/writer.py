@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -26,11 +25,11 @@ import numpy.typing as npt
 
 from sottovoce.runtime.bundle import MANIFEST_FILE
 from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.hashing import file_sha256
 from sottovoce.runtime.manifest import BundleManifest, FileRecord
 from sottovoce.runtime.progress import Progress, SilentProgress
 from sottovoce.runtime.records import write_record
 
-HASH_BLOCK_BYTES = 1 << 20
 SPARE_BYTES = 8 << 20
 """Room for the graphs' own files, which are not weights."""
 
@@ -123,7 +122,7 @@ class BundleWriter:
         records = {}
         for path in paths:
             size = path.stat().st_size
-            records[path.relative_to(self.folder).as_posix()] = FileRecord(bytes=size, sha256=_sha256(path))
+            records[path.relative_to(self.folder).as_posix()] = FileRecord(bytes=size, sha256=file_sha256(path))
             done += size
             (progress or SilentProgress()).step("hashing the bundle", done, total)
         manifest = dataclasses.replace(manifest, files=records)
@@ -178,12 +177,3 @@ class BundleWriter:
     def _require(self, state: _State) -> None:
         if self._state is not state:
             raise RuntimeError(f"the bundle writer is {self._state.value}, this step needs it {state.value}")
-
-
-def _sha256(path: Path) -> str:
-    digest, block = hashlib.sha256(), bytearray(HASH_BLOCK_BYTES)
-    view = memoryview(block)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(view):
-            digest.update(view[:count])
-    return digest.hexdigest()

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, shape_inference
 
 from sottovoce.calibration.bundles.external_data import ExternalDataWriter, PackedInt4
+from sottovoce.calibration.bundles.graph_contract import value_info
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import BundleError, SottovoceError
 from sottovoce.runtime.manifest import GraphSpec, StageName
@@ -30,13 +31,13 @@ class StageGraph:
     Args:
         bundle: a checked bundle.
         stage: which graph of it.
-        data: where the weights of the changed graph go.
+        data: where the weights of the changed graph go; None for one that is only read.
 
     Raises:
         BundleError: the graph cannot be read, or its weights lie elsewhere than the manifest says.
     """
 
-    def __init__(self, bundle: Bundle, stage: StageName, data: ExternalDataWriter) -> None:
+    def __init__(self, bundle: Bundle, stage: StageName, data: ExternalDataWriter | None = None) -> None:
         self.stage = stage
         self.spec: GraphSpec = bundle.graph(stage)
         self._bundle = bundle
@@ -48,6 +49,7 @@ class StageGraph:
         self._data = data
         self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self._edits: dict[str, Callable[[Array], Array]] = {}
+        self._edited_types: dict[str, int] = {}
         self._written: dict[str, onnx.TensorProto] = {}
         self.nodes: list[onnx.NodeProto] = list(self.model.graph.node)
         self.opset = self.spec.opset
@@ -96,10 +98,15 @@ class StageGraph:
             )
         return values
 
-    def edit(self, name: str, change: Callable[[Array], Array]) -> None:
-        """Let `change` be applied whenever this weight is read, after what was asked for before."""
+    def edit(self, name: str, change: Callable[[Array], Array], element_type: int | None = None) -> None:
+        """Let `change` be applied whenever this weight is read, after what was asked for before.
+
+        A change that gives another type says so by `element_type`, of `onnx.TensorProto`.
+        """
         before = self._edits.get(name)
         self._edits[name] = change if before is None else lambda values: change(before(values))
+        if element_type is not None:
+            self._edited_types[name] = element_type
 
     def replace(self, name: str, values: Array | PackedInt4) -> None:
         """Store other values (and another type or shape) under the name of a weight."""
@@ -131,6 +138,35 @@ class StageGraph:
         """Raise the graph's opset, if it is lower."""
         self.opset = max(self.opset, opset)
 
+    def declare(self, spec: GraphSpec) -> None:
+        """Give the graph another contract: its inputs and outputs become the graph's."""
+        self.spec = spec
+        graph = self.model.graph
+        del graph.input[:], graph.output[:]
+        graph.input.extend(value_info(tensor) for tensor in spec.inputs)
+        graph.output.extend(value_info(tensor) for tensor in spec.outputs)
+
+    def value_types(self) -> dict[str, onnx.TypeProto.Tensor]:
+        """Element type and shape of every value, as ONNX infers them from the graph as it is now; reads no weights."""
+        model = onnx.ModelProto(ir_version=self.model.ir_version)
+        model.opset_import.extend(self.model.opset_import)
+        self._set_opset(model)
+        graph = model.graph
+        graph.name = self.model.graph.name
+        graph.input.extend(self.model.graph.input)
+        graph.output.extend(self.model.graph.output)
+        graph.node.extend(self.nodes)
+        for name, tensor in {**self._stored, **self._written}.items():
+            graph.initializer.append(tensor)
+            if name in self._edited_types and name not in self._written:
+                graph.initializer[-1].data_type = self._edited_types[name]
+        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        values = (*inferred.input, *inferred.value_info, *inferred.output)
+        found = {value.name: value.type.tensor_type for value in values}
+        for tensor in inferred.initializer:
+            found[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type
+        return found
+
     def save(self, path: Path) -> None:
         """Copy what was not replaced to the data file, and write the graph beside it."""
         graph = self.model.graph
@@ -143,15 +179,20 @@ class StageGraph:
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         graph.initializer.extend(self._written.values())
-        for entry in self.model.opset_import:
+        self._set_opset(self.model)
+        path.write_bytes(self.model.SerializeToString())
+
+    def _set_opset(self, model: onnx.ModelProto) -> None:
+        for entry in model.opset_import:
             if entry.domain == "":
                 entry.version = self.opset
-        self.model.ir_version = max(self.model.ir_version, IR_VERSIONS.get(self.opset, 0))
-        path.write_bytes(self.model.SerializeToString())
+        model.ir_version = max(model.ir_version, IR_VERSIONS.get(self.opset, 0))
 
     def _store(self, name: str, values: Array | PackedInt4) -> onnx.TensorProto:
         if not isinstance(values, PackedInt4) and values.nbytes < INLINE_BYTES:
-            return numpy_helper.from_array(np.ascontiguousarray(values), name)
+            return numpy_helper.from_array(np.asarray(values, order="C"), name)  # a scalar stays one
+        if self._data is None:
+            raise ValueError(f"the graph {self.stage!r} was opened for reading")
         return self._data.append(name, values)
 
     def _values(self, tensor: onnx.TensorProto) -> Array:

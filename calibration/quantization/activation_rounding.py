@@ -1,0 +1,35 @@
+"""Where activations become INT8: a QuantizeLinear and a DequantizeLinear in front of each product and convolution.
+
+That is TensorRT's explicit quantization: both factors of a product come out of a DequantizeLinear, and the engine takes
+an INT8 kernel for it. Norms, softmax and residual sums get no pair, so they stay in floating point; their readers that
+are no products go on reading the value as it was.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sottovoce.calibration.quantization.graph import QUANTIZED_OPSET, StageGraph
+from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS
+
+
+def round_activations(graph: StageGraph, value: str, scale: float) -> None:
+    """Let the products and convolutions that read `value` read it in steps of `scale`, -127 to 127 of them."""
+    graph.require_opset(QUANTIZED_OPSET)
+    readers = [(node, place) for node, place in graph.consumers(value) if is_factor(node.op_type, place)]
+    if not readers:
+        raise ValueError(f"no product reads {value!r}")
+    first = min(graph.nodes.index(node) for node, _ in readers)
+    dtype = graph.float_type
+    stored = max(np.dtype(dtype).type(scale), np.finfo(dtype).tiny)
+    scale_name = graph.add(f"{value}.scale", np.asarray(stored, dtype))
+    zero_name = graph.add(f"{value}.zero_point", np.asarray(0, np.int8))
+    quantized = graph.insert(first, "QuantizeLinear", [value, scale_name, zero_name], f"{value}.quantized")
+    rounded = graph.insert(first + 1, "DequantizeLinear", [quantized, scale_name, zero_name], f"{value}.rounded")
+    for node, place in readers:
+        node.input[place] = rounded
+
+
+def is_factor(op: str, place: int) -> bool:
+    """Whether an operator multiplies what it reads at that place: a bias is added, not multiplied."""
+    return (op in PRODUCTS and place < 2) or (op in CONVOLUTIONS and place == 0)

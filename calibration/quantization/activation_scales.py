@@ -1,0 +1,42 @@
+"""One scale for a tensor of activations: how much of its range is worth a step, and what is better clipped."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sottovoce.calibration.quantization.rounding import INT8_LIMIT
+from sottovoce.calibration.ranges.statistics import BINS, TensorStatistics
+
+Floats = npt.NDArray[np.float32]
+
+CLIP_SHARES = np.geomspace(1.0, 0.1, 24)
+"""Ends of the range that are tried, as shares of the largest value seen."""
+
+
+def activation_scale(statistics: TensorStatistics, smoothing: Floats | None = None) -> float:
+    """The step of INT8 with the least squared error over what was seen.
+
+    Args:
+        statistics: of the tensor.
+        smoothing: (channels,) what its channels are divided by before they are rounded; None: nothing.
+
+    Returns:
+        The scale; 1 for a tensor that was always zero.
+    """
+    if smoothing is None:
+        values = (np.arange(BINS) + 0.5) * statistics.limit / BINS
+        weights, peak = statistics.histogram, statistics.peak
+    else:
+        values = np.abs(statistics.rows / smoothing).reshape(-1).astype(np.float64)
+        weights = np.ones(len(values), np.int64)
+        peak = float((statistics.channel_peaks / smoothing).max(initial=0.0))
+    if peak == 0:
+        return 1.0
+    ends = peak * CLIP_SHARES
+    return float(ends[np.argmin([_squared_error(values, weights, end / INT8_LIMIT) for end in ends])] / INT8_LIMIT)
+
+
+def _squared_error(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64], scale: float) -> float:
+    rounded = np.minimum(np.rint(values / scale), INT8_LIMIT) * scale
+    return float(np.square(rounded - values) @ weights)

@@ -1,0 +1,87 @@
+"""`sottovoce calibrate` and `sottovoce quantize`: what conversations do to a bundle's tensors, and a smaller one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sottovoce.calibration.bundles.writer import BundleWriter
+from sottovoce.calibration.quantization.plan import parse_plan
+from sottovoce.calibration.quantization.quantize import StageChange, quantize
+from sottovoce.calibration.ranges.calibrate import calibrate
+from sottovoce.calibration.ranges.range_file import read_ranges
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.commands.options import BUNDLE, FILE, common
+from sottovoce.runtime.console import Console
+
+
+@click.command("calibrate")
+@BUNDLE
+@click.option("--data", type=FILE, required=True, metavar="DIR", help="Conversations: a folder with set.jsonl.")
+@click.option("-o", "--output", type=FILE, required=True, metavar="RANGES", help="The range file to write.")
+@click.option("--allow-little-data", is_flag=True, help="Take fewer than 32 conversations.")
+@common
+def calibrate_command(  # noqa: PLR0913  # click hands over one argument a flag
+    bundle: Path, data: Path, output: Path, allow_little_data: bool, as_json: bool, debug: bool
+) -> None:
+    """Hold the conversations of a set with BUNDLE and note the ranges of its tensors."""
+    del debug
+    console = Console(as_json)
+    with console.progress() as progress:
+        record = calibrate(
+            Bundle.open(bundle, progress=progress), data, output,
+            allow_little_data=allow_little_data, progress=progress,
+        )  # fmt: skip
+    size = output.stat().st_size
+    console.say(f"{output}: {record.conversations} conversations, {size / 1e6:.1f} MB, in {record.seconds:.1f} s")
+    console.say(f"stages seen: {', '.join(record.graphs)}")
+    console.result(
+        {
+            "ranges": str(output), "bytes": size, "conversations": record.conversations, "tasks": dict(record.tasks),
+            "stages": list(record.graphs), "data_sha256": record.data_sha256, "seconds": record.seconds,
+        }
+    )  # fmt: skip
+
+
+@click.command("quantize")
+@BUNDLE
+@click.option(
+    "--precision", required=True, metavar="PLAN",
+    help="A precision for all stages (fp32, fp16, int8, int8-weights, int4-weights[:32|:128]), or "
+    "STAGE=PRECISION,…,kv_cache=fp16|int8.",
+)  # fmt: skip
+@click.option("--ranges", type=FILE, metavar="RANGES", help="What `calibrate` wrote; int8 and kv_cache=int8 need it.")
+@click.option("-o", "--output", type=FILE, required=True, metavar="BUNDLE2", help="The bundle to write.")
+@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@common
+def quantize_command(  # noqa: PLR0913  # click hands over one argument a flag
+    bundle: Path, precision: str, ranges: Path | None, output: Path, force: bool, as_json: bool, debug: bool
+) -> None:
+    """Make a smaller bundle of BUNDLE."""
+    del debug
+    console = Console(as_json)
+    plan = parse_plan(precision)
+    with console.progress() as progress:
+        report = quantize(
+            Bundle.open(bundle, progress=progress), plan, None if ranges is None else read_ranges(ranges),
+            BundleWriter(output, force=force), progress,
+        )  # fmt: skip
+    share = report.bytes_after / report.bytes_before
+    console.say(f"{output}: {report.bytes_after / 1e6:.1f} MB, {share:.2f} × {report.bytes_before / 1e6:.1f} MB")
+    columns = ["stage", "precision", "before", "after", "", "weights", "multiply-adds in INT8"]
+    console.table("", columns, [_row(change) for change in report.stages], [2, 3, 4, 5, 6])
+    console.result({"bundle": str(report.bundle), **report.as_json()})
+
+
+def _row(change: StageChange) -> list[str]:
+    multiply_adds = change.multiply_adds_share
+    return [
+        change.stage,
+        change.precision,
+        f"{change.bytes_before / 1e6:.1f} MB",
+        f"{change.bytes_after / 1e6:.1f} MB",
+        f"{change.bytes_after / change.bytes_before:.3f}",
+        f"{100 * change.weights_share:.1f} %",
+        "" if multiply_adds is None else f"{100 * multiply_adds:.1f} %",
+    ]

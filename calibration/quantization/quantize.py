@@ -1,0 +1,183 @@
+"""A bundle in floating point in, a smaller one out: stage by stage, tables, KV cache, and a record of what was done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sottovoce.calibration.bundles.graph_contract import check_graph
+from sottovoce.calibration.bundles.writer import BundleWriter
+from sottovoce.calibration.quantization.plan import PrecisionPlan
+from sottovoce.calibration.quantization.stage_quantizer import StageQuantizer
+from sottovoce.calibration.quantization.tables import TABLES, copy_table, shrink_table
+from sottovoce.calibration.ranges.range_file import Ranges
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.manifest import STAGES, EmbeddingTableSpec, GraphSpec, QuantizationRecord, StageName
+from sottovoce.runtime.progress import Progress, SilentProgress
+from sottovoce.runtime.records import write_record
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """One line of the report."""
+
+    stage: StageName
+    precision: str
+    bytes_before: int
+    bytes_after: int
+    weights_share: float
+    multiply_adds_share: float | None
+    smoothed: int
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """What was written."""
+
+    bundle: Path
+    bytes_before: int
+    bytes_after: int
+    stages: tuple[StageChange, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as `--json` prints it."""
+        return {
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "stages": write_record(self.stages),
+        }
+
+
+def quantize(
+    source: Bundle,
+    plan: PrecisionPlan,
+    ranges: Ranges | None,
+    writer: BundleWriter,
+    progress: Progress | None = None,
+) -> QuantizeReport:
+    """Write a bundle made from `source`; stages that the plan does not name are copied as they are.
+
+    Args:
+        source: a checked bundle in floating point.
+        plan: what each stage is to be.
+        ranges: what real inputs did; None where the plan needs none.
+        writer: of the new bundle, not entered yet.
+        progress: told of each stage.
+
+    Raises:
+        SottovoceError: the plan needs ranges and there are none, or they are of another graph; a stage is quantized
+            already; the output's place will not do, or the disk is full. Nothing is left behind then.
+    """
+    progress = progress or SilentProgress()
+    _check(source, plan, ranges)
+    with writer:
+        writer.require_space(source.weights_bytes)
+        graphs: dict[str, GraphSpec] = {}
+        for number, stage in enumerate(STAGES):
+            progress.step("quantizing", number, len(STAGES))
+            stage_plan = plan.stages.get(stage)
+            if stage_plan is None or stage_plan.precision == source.graph(stage).precision:
+                graphs[stage] = _copy_stage(source, stage, writer)
+            else:
+                graphs[stage] = StageQuantizer(source, stage, stage_plan, ranges).write(writer.folder)
+            check_graph(writer.folder, graphs[stage])
+        progress.step("quantizing", len(STAGES), len(STAGES))
+        tables = _write_tables(source, plan, writer)
+        manifest = replace(
+            source.manifest,
+            graphs=graphs,
+            tokenizer=writer.copy(source.file(source.manifest.tokenizer), source.manifest.tokenizer),
+            token_embeddings=tables["token_embeddings"],
+            code_embeddings=tables["code_embeddings"],
+            files={},
+            quality={},
+            quantization=_record(source, ranges, writer.folder),
+        )
+        writer.seal(manifest, progress)
+        writer.publish()
+    return _report(source, Bundle.open(writer.path, verify_hashes=False))
+
+
+def _check(source: Bundle, plan: PrecisionPlan, ranges: Ranges | None) -> None:
+    changed = [stage for stage, stage_plan in plan.stages.items() if stage_plan.precision not in ("fp32", "fp16")]
+    for stage in changed:
+        if source.graph(stage).quantization is not None:
+            raise SottovoceError(
+                f"stage {stage!r} is quantized already ({source.graph(stage).precision})",
+                file=source.path,
+                fix="start from the bundle it was made from, in floating point",
+            )
+    if ranges is not None:
+        ranges.require_graphs(source, [stage for stage in changed if stage in ranges.record.graphs])
+    elif plan.needs_ranges:
+        named = [stage for stage, stage_plan in plan.stages.items() if stage_plan.precision == "int8"]
+        raise SottovoceError(
+            f"int8 activations of {', '.join(named)} need measured ranges",
+            fix="run: sottovoce calibrate BUNDLE --data DIR -o RANGES, then quantize with --ranges RANGES; or choose "
+            "int8-weights",
+        )
+
+
+def _copy_stage(source: Bundle, stage: StageName, writer: BundleWriter) -> GraphSpec:
+    spec = source.graph(stage)
+    for name in (spec.file, *spec.data):
+        writer.copy(source.file(name), name)
+    return spec
+
+
+def _write_tables(source: Bundle, plan: PrecisionPlan, writer: BundleWriter) -> dict[str, EmbeddingTableSpec]:
+    tables = {}
+    for stage, name in TABLES.items():
+        spec: EmbeddingTableSpec = getattr(source.manifest, name)
+        stage_plan = plan.stages.get(stage)
+        if stage_plan is None:
+            tables[name] = copy_table(source, writer, spec)
+        else:
+            tables[name] = shrink_table(source, writer, spec, stage_plan.precision)
+    return tables
+
+
+def _record(source: Bundle, ranges: Ranges | None, folder: Path) -> QuantizationRecord:
+    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return QuantizationRecord(
+        tool=f"sottovoce {metadata.version('sottovoce')}",
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        source_sha256=source.sha256,
+        ranges_sha256=None if ranges is None else ranges.sha256,
+        data_sha256=None if ranges is None else ranges.record.data_sha256,
+        bytes_before=sum(record.bytes for record in source.manifest.files.values()),
+        bytes_after=written,
+    )
+
+
+def _report(source: Bundle, written: Bundle) -> QuantizeReport:
+    changes = []
+    for stage in STAGES:
+        spec = written.graph(stage)
+        quantization = spec.quantization
+        changes.append(
+            StageChange(
+                stage,
+                spec.precision,
+                _stage_bytes(source, stage),
+                _stage_bytes(written, stage),
+                1.0 if quantization is None else quantization.weights_share,
+                None if quantization is None else quantization.multiply_adds_share,
+                0 if quantization is None else quantization.smoothed,
+            )
+        )
+    sizes = [sum(record.bytes for record in bundle.manifest.files.values()) for bundle in (source, written)]
+    return QuantizeReport(written.path, sizes[0], sizes[1], tuple(changes))
+
+
+def _stage_bytes(bundle: Bundle, stage: StageName) -> int:
+    """Graph, weights, and the table that feeds it."""
+    spec = bundle.graph(stage)
+    names = [spec.file, *spec.data]
+    if stage in TABLES:
+        names += getattr(bundle.manifest, TABLES[stage]).files
+    return sum(bundle.manifest.files[name].bytes for name in names)

@@ -1,0 +1,134 @@
+"""One stage made smaller: its graph read, changed and written, with what was done and what was left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sottovoce.calibration.bundles.external_data import ExternalDataWriter
+from sottovoce.calibration.quantization.activation_rounding import is_factor, round_activations
+from sottovoce.calibration.quantization.activation_scales import activation_scale
+from sottovoce.calibration.quantization.dequantize import store_integers
+from sottovoce.calibration.quantization.error_compensation import round_compensated
+from sottovoce.calibration.quantization.graph import StageGraph
+from sottovoce.calibration.quantization.multiply_adds import count_multiply_adds
+from sottovoce.calibration.quantization.plan import StagePlan
+from sottovoce.calibration.quantization.rounding import RoundedWeights, round_blocks, round_channels
+from sottovoce.calibration.quantization.sites import TABLE, WeightSite, weight_sites
+from sottovoce.calibration.quantization.smoothing import smooth, smoothing_groups
+from sottovoce.calibration.ranges.range_file import Ranges
+from sottovoce.calibration.ranges.statistics import TensorStatistics
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.manifest import GraphSpec, QuantizationSpec, StageName
+
+Floats = npt.NDArray[np.float32]
+DECODERS: tuple[StageName, ...] = ("language_model", "speech_codes")
+SMALLEST_INPUTS = 16
+"""Products over fewer inputs stay in floating point: their scales would cost as much as they save."""
+
+
+@dataclass
+class StageQuantizer:
+    """Makes one stage of a bundle smaller.
+
+    Args:
+        bundle: the source, in floating point.
+        stage: which graph.
+        plan: what it is to be.
+        ranges: what was seen on real inputs; None where the plan needs none.
+        kept: names of weights that stay in floating point, with the reason.
+    """
+
+    bundle: Bundle
+    stage: StageName
+    plan: StagePlan
+    ranges: Ranges | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> GraphSpec:
+        """Write the graph and its weights below `folder`; returns the new contract.
+
+        Raises:
+            SottovoceError: ranges are missing, or a weight is not finite.
+            OSError: the disk is full or not writable.
+        """
+        spec = self.bundle.graph(self.stage)
+        (folder / spec.file).parent.mkdir(parents=True, exist_ok=True)
+        data_name = f"{spec.file}.data"
+        with ExternalDataWriter(folder / data_name) as data:
+            graph = StageGraph(self.bundle, self.stage, data)
+            record = self._change(graph)
+            graph.save(folder / spec.file)
+        written = replace(
+            graph.spec, data=(data_name,), opset=graph.opset, precision=self.plan.precision, quantization=record
+        )
+        sizes = sum((folder / name).stat().st_size for name in (spec.file, data_name))
+        counted = count_multiply_adds(folder, written).share if self.plan.precision == "int8" else None
+        return replace(written, quantization=replace(record, bytes_after=sizes, multiply_adds_share=counted))
+
+    def _change(self, graph: StageGraph) -> QuantizationSpec:
+        sites = weight_sites(graph)
+        chosen = [site for site in sites if site.name not in self.kept and self._holds_integers(site)]
+        moved = self._smooth(graph, chosen) if self.plan.precision == "int8" else {}
+        methods = set()
+        for site in chosen:
+            rounded, bits, method = self._round(graph, site)
+            store_integers(graph, site, rounded, bits)
+            methods.add(method)
+        if self.plan.precision == "int8":
+            self._round_activations(graph, chosen, moved)
+        total, done = sum(site.size for site in sites), sum(site.size for site in chosen)
+        files = (graph.spec.file, *graph.spec.data)
+        return QuantizationSpec(
+            floats=graph.spec.floats,
+            method="gptq" if "gptq" in methods else "nearest",
+            block_size=self.plan.block_size,
+            bytes_before=sum(self.bundle.manifest.files[name].bytes for name in files),
+            bytes_after=0,
+            weights_share=done / total if total else 1.0,
+            smoothed=len(moved),
+            kept=dict(self.kept) | {site.name: "too small" for site in sites if not self._holds_integers(site)},
+        )
+
+    def _holds_integers(self, site: WeightSite) -> bool:
+        return site.op == TABLE or site.size // site.shape[site.output_axis] >= SMALLEST_INPUTS
+
+    def _smooth(self, graph: StageGraph, sites: list[WeightSite]) -> dict[str, Floats]:
+        """Only decoders have outliers worth moving (Sun et al. 2024); a group must be rounded as a whole."""
+        if self.stage not in DECODERS:
+            return {}
+        names = {site.name for site in sites}
+        groups = [g for g in smoothing_groups(graph, weight_sites(graph)) if {s.name for s in g.sites} <= names]
+        return smooth(graph, groups, self._statistics())
+
+    def _round(self, graph: StageGraph, site: WeightSite) -> tuple[RoundedWeights, int, str]:
+        matrix = site.matrix(graph.read(site.name))
+        if self.plan.block_size is None or not site.is_product:
+            return round_channels(matrix, graph.float_type), 8, "nearest"
+        seen = self._statistics().get(site.activations[0]) if self.ranges is not None else None
+        if seen is None or len(site.activations) > 1:
+            return round_blocks(matrix, self.plan.block_size, None, graph.float_type), 4, "nearest"
+        rounded, method = round_compensated(
+            matrix, self.plan.block_size, seen.rows, seen.mean_squares, graph.float_type
+        )
+        return rounded, 4, method
+
+    def _round_activations(self, graph: StageGraph, sites: list[WeightSite], moved: Mapping[str, Floats]) -> None:
+        assert self.ranges is not None  # noqa: S101  # the plan needs them, the caller has checked
+        names = dict.fromkeys(name for site in sites if site.op != TABLE for name in site.activations)
+        weighted = {f"{site.name}.dequantized" for site in sites} | set(graph.weights)
+        for node in list(graph.nodes):
+            factors = [name for place, name in enumerate(node.input) if is_factor(node.op_type, place)]
+            if len(factors) == 2 and not weighted & set(factors) and f"{self.stage}.attention" not in self.kept:
+                names.update(dict.fromkeys(factors))
+        for name in names:
+            seen = self.ranges.of(self.stage, name)
+            round_activations(graph, name, activation_scale(seen, moved.get(name)))
+
+    def _statistics(self) -> dict[str, TensorStatistics]:
+        assert self.ranges is not None  # noqa: S101  # callers ask only where there are ranges
+        return {name: seen for (stage, name), seen in self.ranges.statistics.items() if stage == self.stage}

@@ -1,0 +1,1 @@
+"""What real inputs do to the tensors of a bundle's graphs: ranges, histograms, channels, and samples of rows."""

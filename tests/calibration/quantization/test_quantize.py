@@ -1,0 +1,120 @@
+"""Smaller bundles: sizes, contracts and answers of each precision, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from sottovoce.calibration.bundles.writer import BundleWriter
+from sottovoce.calibration.quantization.plan import parse_plan
+from sottovoce.calibration.quantization.quantize import QuantizeReport, quantize
+from sottovoce.calibration.ranges.range_file import Ranges
+from sottovoce.runtime.assistant import Assistant
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.cli import main
+from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.manifest import STAGES
+from sottovoce.runtime.model import Model
+
+
+def made(source: Path, plan: str, output: Path, ranges: Ranges | None = None) -> QuantizeReport:
+    return quantize(Bundle.open(source), parse_plan(plan), ranges, BundleWriter(output, force=True))
+
+
+def embeddings_of(bundle: Path, features: np.ndarray) -> np.ndarray:
+    with Assistant(model := Model(Bundle.open(bundle))):
+        return model.audio_encoder(features)
+
+
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    first, second = first.reshape(-1).astype(np.float64), second.reshape(-1).astype(np.float64)
+    return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+@pytest.mark.parametrize(("plan", "closeness"), [("int8-weights", 0.9995), ("int8", 0.995)], ids=["w8", "w8a8"])
+def test_a_bundle_in_integers_is_smaller_and_close(
+    plan: str, closeness: float, tiny_bundle: Path, tiny_ranges: Ranges, golden: dict[str, np.ndarray],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    report = made(tiny_bundle, plan, tmp_path / "small.bundle", tiny_ranges)
+    # Tables of positions and the graphs' own nodes are as large as weights at this size; the miniature shows the bar.
+    assert report.bytes_after < 0.45 * report.bytes_before
+    assert all(change.weights_share > 0.98 for change in report.stages)
+    bundle = Bundle.open(tmp_path / "small.bundle")
+    for stage in STAGES:
+        assert bundle.graph(stage).precision == plan
+        assert bundle.graph(stage).inputs == Bundle.open(tiny_bundle).graph(stage).inputs
+    assert bundle.manifest.quantization is not None
+    assert bundle.manifest.quantization.source_sha256 == Bundle.open(tiny_bundle).sha256
+    features = golden["audio.fbank"]
+    assert cosine(embeddings_of(tmp_path / "small.bundle", features), embeddings_of(tiny_bundle, features)) > closeness
+
+
+def test_every_product_of_an_int8_encoder_has_two_int8_factors(
+    tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path
+) -> None:
+    report = made(tiny_bundle, "int8", tmp_path / "small.bundle", tiny_ranges)
+    shares = {change.stage: change.multiply_adds_share for change in report.stages}
+    for stage in ("audio_encoder", "vision_encoder", "speech_text", "codec"):
+        assert shares[stage] is not None
+        assert shares[stage] >= 0.9, stage
+    model = onnx.load(str(tmp_path / "small.bundle" / "graphs" / "audio_encoder.onnx"), load_external_data=False)
+    for node in model.graph.node:
+        if node.op_type in ("Softmax", "LayerNormalization", "Add"):
+            assert not any(name.endswith((".rounded", ".quantized")) for name in node.input), node.name
+
+
+def test_four_bit_decoders_answer_nearly_alike(tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path) -> None:
+    plan = "language_model=int4-weights,speech_codes=int4-weights:32"
+    report = made(tiny_bundle, plan, tmp_path / "small.bundle", tiny_ranges)
+    changes = {change.stage: change for change in report.stages}
+    assert changes["language_model"].weights_share > 0.95
+    assert changes["codec"].precision == "fp32"
+    assert changes["codec"].bytes_after == changes["codec"].bytes_before
+    logits = []
+    for path in (tiny_bundle, tmp_path / "small.bundle"):
+        with Assistant(model := Model(Bundle.open(path))):
+            rows = model.token_embeddings.rows(list(range(20, 60)))
+            logits.append(model.language_model.prefill(rows, model.language_model.create_cache()))
+    # Random weights have no redundancy, and each layer's error is the next one's input.
+    assert cosine(*logits) > 0.8
+
+
+def test_ranges_of_another_graph_are_refused(tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path) -> None:
+    record = replace(tiny_ranges.record, graphs={**tiny_ranges.record.graphs, "codec": "0" * 64})
+    with pytest.raises(SottovoceError, match="another graph of stage 'codec'"):
+        made(tiny_bundle, "codec=int8", tmp_path / "small.bundle", replace(tiny_ranges, record=record))
+    assert not (tmp_path / "small.bundle").exists()
+
+
+def test_int8_activations_need_ranges(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", str(tiny_bundle), "--precision", "int8", "-o", str(tmp_path / "small.bundle")]) == 1
+    assert "sottovoce calibrate" in capsys.readouterr().err
+    assert not (tmp_path / "small.bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ("int7", "int4-weights"),
+        ("ears=int8", "audio_encoder"),
+        ("codec=int8,codec=fp16", "twice"),
+        ("int4-weights:48", "int4-weights:32 or int4-weights:128"),
+        ("kv_cache=int4", "fp16, int8"),
+    ],
+)
+def test_unknown_words_are_answered_with_the_known_ones(
+    plan: str, says: str, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quantize", str(tiny_bundle), "--precision", plan, "-o", str(tmp_path / "small.bundle")]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_a_quantized_stage_is_not_quantized_again(tiny_bundle: Path, tmp_path: Path) -> None:
+    made(tiny_bundle, "codec=int8-weights", tmp_path / "once.bundle")
+    with pytest.raises(SottovoceError, match="quantized already"):
+        made(tmp_path / "once.bundle", "codec=int4-weights", tmp_path / "twice.bundle")

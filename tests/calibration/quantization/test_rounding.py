@@ -1,0 +1,102 @@
+"""Rounding errs by half a step at most; compensation and smoothing make a layer's output better, not its weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sottovoce.calibration.quantization.activation_scales import activation_scale
+from sottovoce.calibration.quantization.error_compensation import round_compensated
+from sottovoce.calibration.quantization.rounding import INT8_LIMIT, round_blocks, round_channels
+from sottovoce.calibration.quantization.smoothing import best_divisor
+from sottovoce.calibration.ranges.statistics import ObservedTensor, StatisticsCollector, TensorStatistics
+
+DICE = np.random.default_rng(7)
+
+
+def correlated_rows(count: int, channels: int) -> np.ndarray:
+    """Activations as layers have them: a few directions carry most of it."""
+    mixing = DICE.normal(size=(channels // 4, channels)) * np.geomspace(4, 0.2, channels // 4)[:, None]
+    rows = DICE.normal(size=(count, channels // 4)) @ mixing + 0.1 * DICE.normal(size=(count, channels))
+    return rows.astype(np.float32)
+
+
+def seen(rows: np.ndarray) -> TensorStatistics:
+    collector = StatisticsCollector(ObservedTensor("language_model", "x", keeps_rows=True))
+    collector.append(rows)
+    assert collector.statistics is not None
+    return collector.statistics
+
+
+def test_channels_err_by_half_a_step_at_most() -> None:
+    weights = DICE.normal(size=(64, 12)).astype(np.float32)
+    rounded = round_channels(weights)
+    assert np.abs(rounded.integers).max() == INT8_LIMIT
+    assert (np.abs(rounded.floats() - weights) <= rounded.scales / 2 + 1e-7).all()
+
+
+def test_a_dead_channel_stays_zero() -> None:
+    weights = DICE.normal(size=(64, 3)).astype(np.float32)
+    weights[:, 1] = 0
+    for rounded in (round_channels(weights), round_blocks(weights, 32)):
+        assert not rounded.floats()[:, 1].any()
+        assert np.isfinite(rounded.floats()).all()
+        assert (rounded.scales > 0).all()
+
+
+@pytest.mark.parametrize("block_size", [32, 128])
+def test_compensation_halves_the_error_of_a_layer(block_size: int) -> None:
+    rows = correlated_rows(1000, 128)
+    weights = DICE.normal(size=(128, 48)).astype(np.float32)
+    squares = np.square(rows).mean(axis=0)
+    compensated, method = round_compensated(weights, block_size, rows, squares)
+    nearest = round_blocks(weights, block_size)
+
+    def error(found: np.ndarray) -> float:
+        return float(np.square(rows @ (found - weights)).mean())
+
+    assert method == "gptq"
+    assert error(compensated.floats()) < 0.5 * error(nearest.floats())
+
+
+def test_too_few_rows_are_not_trusted() -> None:
+    rows = correlated_rows(40, 128)
+    weights = DICE.normal(size=(128, 8)).astype(np.float32)
+    rounded, method = round_compensated(weights, 32, rows, np.square(rows).mean(axis=0))
+    assert method == "nearest"
+    assert np.isfinite(rounded.floats()).all()
+
+
+def test_compensation_bears_dead_inputs() -> None:
+    rows = correlated_rows(1000, 64)
+    rows[:, 5] = 0
+    weights = DICE.normal(size=(64, 8)).astype(np.float32)
+    rounded, _ = round_compensated(weights, 32, rows, np.square(rows).mean(axis=0))
+    assert np.isfinite(rounded.floats()).all()
+
+
+def test_smoothing_helps_where_a_channel_stands_out_and_only_there() -> None:
+    rows = DICE.normal(size=(500, 64)).astype(np.float32)
+    weights = [DICE.normal(size=(64, 32)).astype(np.float32) * 0.1]
+    rows[:, 9] *= 80
+    divisor = best_divisor(seen(rows), weights)
+    assert divisor is not None
+    assert divisor[9] == divisor.max()
+
+    def error(by: np.ndarray) -> float:
+        scaled = rows / by
+        scale = activation_scale(seen(rows), by)
+        rounded = np.clip(np.rint(scaled / scale), -127, 127) * scale
+        return float(np.square(rounded @ round_channels(weights[0] * by[:, None]).floats() - rows @ weights[0]).mean())
+
+    assert error(divisor) < 0.2 * error(np.ones(64, np.float32))
+
+
+def test_a_rare_outlier_is_clipped_and_an_even_range_is_not() -> None:
+    rows = DICE.normal(size=(20_000, 16)).astype(np.float32)
+    even = activation_scale(seen(np.clip(rows, -1, 1)))
+    assert even == pytest.approx(1 / INT8_LIMIT, rel=0.15)
+    rows[0, 0] = 40
+    clipped = activation_scale(seen(rows))
+    assert clipped < 0.8 * 40 / INT8_LIMIT
+    assert activation_scale(seen(np.zeros((4, 16), np.float32))) == 1.0
