@@ -32,7 +32,7 @@ class EncoderRecipe:
     growth: tuple[tuple[int, int], ...] = ((0, 4), (500, 18), (1500, 30))
     """From which step on how many shards are drawn from: training may start while the later ones are being made."""
     seed: int = 11
-    steps: int = 4800
+    steps: int = 10_000
     batch_size: int = 16
     peak_rate: float = 1.5e-3
     clean_steps: int = 400
