@@ -16,6 +16,7 @@ from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import SottovoceError
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+FIGURES = click.Path(path_type=Path, dir_okay=False)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on standard output.")
 WORK = click.option(
     "--work", type=FOLDER, default=None, metavar="DIR",
@@ -91,8 +92,9 @@ def _make_training_data(workspace: Workspace, console: Console) -> None:
 @click.option("--stage", type=click.IntRange(1, 3), required=True, help="1 vision–language, 2 audio in, 3 audio out.")
 @click.option("--part", type=click.Choice([part for stage in PARTS.values() for part in stage]),
               help="One part of it [default: all].")  # fmt: skip
+@click.option("--start-from", type=FOLDER, metavar="CHECKPOINT", help="Begin with the weights of a packed checkpoint.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
-def train_command(work: Path | None, stage: int, part: str | None, threads: int) -> None:
+def train_command(work: Path | None, stage: int, part: str | None, start_from: Path | None, threads: int) -> None:
     """Train a stage, or go on where it was stopped."""
     if part is not None and part not in PARTS[stage]:
         raise click.UsageError(f"stage {stage} has no part {part!r}")
@@ -100,17 +102,22 @@ def train_command(work: Path | None, stage: int, part: str | None, threads: int)
 
     torch.set_num_threads(threads)
     workspace = _workspace(work)
+    packed = None
+    if start_from is not None:
+        from sottovoce.demos.miniature.warm_start import PackedWeights
+
+        packed = PackedWeights(start_from)
     with Console().progress() as progress:
         if stage == 3:
             from sottovoce.demos.miniature.speech_out.stage import train_speech_out
 
-            train_speech_out(workspace, parts=PARTS[stage] if part is None else (part,))
+            train_speech_out(workspace, parts=PARTS[stage] if part is None else (part,), packed=packed)
             return
         from sottovoce.demos.miniature import stages
 
         for name in PARTS[stage]:
             if part in (None, name):
-                getattr(stages, f"train_{name}")(workspace, progress)
+                getattr(stages, f"train_{name}")(workspace, progress, packed)
 
 
 @application.command("evaluate")
@@ -167,16 +174,25 @@ def listen_command(work: Path | None, as_json: bool, bundle: Path | None, senten
 @AS_JSON
 @click.option("-o", "--output", type=FOLDER, help="The checkpoint's folder [default: in the work folder].")
 @click.option("--untrained-speech", is_flag=True, help="Random weights for what stage 3 has not trained yet.")
-@click.option("--scores", type=click.Path(path_type=Path, dir_okay=False), help="`evaluate --json`, for the card.")
-def pack_command(
-    work: Path | None, as_json: bool, output: Path | None, untrained_speech: bool, scores: Path | None
+@click.option("--scores", type=FIGURES, help="`sottovoce evaluate --json` of its bundle, for the card.")
+@click.option("--stage-one", type=FIGURES, help="The same after stage 1.")
+@click.option("--listening", type=FIGURES, help="`listen --json` of its bundle.")
+def pack_command(  # noqa: PLR0913  # one argument an option
+    work: Path | None,
+    as_json: bool,
+    output: Path | None,
+    untrained_speech: bool,
+    scores: Path | None,
+    stage_one: Path | None,
+    listening: Path | None,
 ) -> None:
     """The newest states as a checkpoint in the released layout, checked by the exporter's reader."""
+    from sottovoce.demos.miniature.card import Measurements
     from sottovoce.demos.miniature.pack import pack
 
     workspace, console = _workspace(work), Console(as_json)
     target = output or workspace.checkpoint
-    size = pack(workspace, target, untrained_speech, scores)
+    size = pack(workspace, target, untrained_speech, Measurements(scores, stage_one, listening))
     console.say(f"{target}: {size / 1e6:.1f} MB")
     console.result({"checkpoint": str(target), "bytes": size})
 

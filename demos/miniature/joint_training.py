@@ -60,10 +60,11 @@ class JointTrainer:
         self.optimizer = torch.optim.AdamW(self.weights, lr=0.0, fused=True, betas=(0.9, 0.98), weight_decay=0.02)
 
     def start_from(self, language: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
-        """Take over what stage 1 and the encoder's own training have learned."""
+        """Take over what stage 1 and the encoder's own training have learned; a packed encoder has no letter head."""
         self.learner.load_state_dict(language["learner"])
         self.audio.load_state_dict(encoder["encoder"])
-        self.head.load_state_dict(encoder["head"])
+        if "head" in encoder:
+            self.head.load_state_dict(encoder["head"])
 
     def step(self) -> Mapping[str, float]:
         """One batch of heard speech and one of everything else."""

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sottovoce.demos.miniature import layout
-from sottovoce.demos.miniature.card import write_card
+from sottovoce.demos.miniature.card import Measurements, write_card
 from sottovoce.demos.miniature.learner import Learner
 from sottovoce.demos.miniature.model import AUDIO, VISION, build_audio_encoder
 from sottovoce.demos.miniature.settings import Workspace
@@ -55,14 +55,16 @@ def newest_states(workspace: Workspace) -> tuple[Mapping[str, Any], Mapping[str,
     return language, load_state(workspace.states / "encoder" / "state.pt")
 
 
-def pack(workspace: Workspace, target: Path, untrained_speech: bool = False, scores: Path | None = None) -> int:
+def pack(
+    workspace: Workspace, target: Path, untrained_speech: bool = False, measured: Measurements | None = None
+) -> int:
     """Write the checkpoint beside its place, let the exporter's own reader check it, and rename it into place.
 
     Args:
         workspace: where the training states are.
         target: the checkpoint's folder; what is there is replaced.
         untrained_speech: with a speech decoder and a codec of random weights where none are trained yet.
-        scores: what `sottovoce evaluate --json` said of it, for the model card.
+        measured: figures for the model card.
 
     Returns:
         The size of all files, bytes.
@@ -76,7 +78,7 @@ def pack(workspace: Workspace, target: Path, untrained_speech: bool = False, sco
         _write_main(workspace, scratch)
         _write_speech(workspace, scratch / "vita_tts_ckpt", untrained_speech)
         Checkpoint.open(scratch).check_finite()
-        write_card(workspace, scratch, scores)
+        write_card(workspace, scratch, measured or Measurements())
         size = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
         if size > MAX_BYTES:
             raise SottovoceError(f"the packed checkpoint has {size} bytes, expected at most {MAX_BYTES}",

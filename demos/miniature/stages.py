@@ -18,6 +18,7 @@ from sottovoce.demos.miniature.speech_batches import SpeechData
 from sottovoce.demos.miniature.speech_out.training_state import Trainer, load_state, run_training
 from sottovoce.demos.miniature.tokenizer import prepare
 from sottovoce.demos.miniature.vision_training import VisionRecipe, VisionTrainer
+from sottovoce.demos.miniature.warm_start import PackedWeights
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.progress import Progress
 
@@ -37,32 +38,43 @@ class ResumableTrainer(Trainer, Protocol):
         ...
 
 
-def train_vision(workspace: Workspace, progress: Progress) -> None:
+def train_vision(workspace: Workspace, progress: Progress, packed: PackedWeights | None = None) -> None:
     """Stage 1, first part: captions, without the language model."""
-    _run(VisionTrainer(VisionRecipe()), workspace.states / "vision", progress)
+    trainer = VisionTrainer(VisionRecipe())
+    if packed is not None:
+        trainer.vision.load_state_dict(packed.vision)
+    _run(trainer, workspace.states / "vision", progress)
 
 
-def train_language(workspace: Workspace, progress: Progress) -> None:
+def train_language(workspace: Workspace, progress: Progress, packed: PackedWeights | None = None) -> None:
     """Stage 1, second part: vision and language together, the vision encoder from its own training."""
     writer, table = _writer(workspace), np.load(workspace.embeddings)
     trainer = LanguageTrainer(LanguageRecipe(), writer, table)
-    trainer.start_from(_required(workspace.states / "vision" / "state.pt"))
+    if packed is not None:
+        trainer.learner.load_state_dict(packed.learner["learner"])
+    else:
+        trainer.start_from(_required(workspace.states / "vision" / "state.pt"))
     _run(trainer, workspace.states / "language", progress)
 
 
-def train_encoder(workspace: Workspace, progress: Progress) -> None:
+def train_encoder(workspace: Workspace, progress: Progress, packed: PackedWeights | None = None) -> None:
     """Stage 2, first part: letters and tokens by CTC. Needs nothing of stage 1, so both may run at once."""
     writer, table, recipe = _writer(workspace), np.load(workspace.embeddings), EncoderRecipe()
     data = SpeechData(workspace.speech, recipe.shards_at(0))
-    _run(EncoderTrainer(recipe, data, writer, table), workspace.states / "encoder", progress)
+    trainer = EncoderTrainer(recipe, data, writer, table)
+    if packed is not None:
+        trainer.encoder.load_state_dict(packed.encoder["encoder"])
+    _run(trainer, workspace.states / "encoder", progress)
 
 
-def train_joint(workspace: Workspace, progress: Progress) -> None:
-    """Stage 2, second part: from both states as they are now, unless it has begun already."""
+def train_joint(workspace: Workspace, progress: Progress, packed: PackedWeights | None = None) -> None:
+    """Stage 2, second part: from both states as they are now, or from a checkpoint; unless it has begun already."""
     writer, table, recipe = _writer(workspace), np.load(workspace.embeddings), JointRecipe()
     trainer = JointTrainer(recipe, SpeechData(workspace.speech, recipe.shards), writer, table)
     folder = workspace.states / "joint"
-    if not (folder / "state.pt").exists():
+    if packed is not None:
+        trainer.start_from(packed.learner, packed.encoder)
+    elif not (folder / "state.pt").exists():
         trainer.start_from(*(_required(workspace.states / name / "state.pt") for name in ("language", "encoder")))
     _run(trainer, folder, progress)
 

@@ -11,6 +11,7 @@ import torch
 
 from sottovoce.calibration.evaluation_set import read_evaluation_set
 from sottovoce.demos.miniature.augmentation import disturb, disturbance
+from sottovoce.demos.miniature.card import SPEECH_ROWS, Measurements
 from sottovoce.demos.miniature.commands import main
 from sottovoce.demos.miniature.learner import Learner
 from sottovoce.demos.miniature.lessons import FRONT_END
@@ -19,11 +20,14 @@ from sottovoce.demos.miniature.pack import pack
 from sottovoce.demos.miniature.prompts import SYSTEM, Ask, PromptWriter
 from sottovoce.demos.miniature.sets import SetWriter
 from sottovoce.demos.miniature.settings import Workspace
+from sottovoce.demos.miniature.speech_out.speech_decoder_training import MINIATURE_SPEECH_DECODER
 from sottovoce.demos.miniature.speech_out.training_state import save_state
 from sottovoce.demos.miniature.tokenizer import prepare
 from sottovoce.demos.miniature.voices import HELD_OUT_FLITE, HELD_OUT_VARIANTS, TRAINING_FLITE
+from sottovoce.demos.miniature.warm_start import PackedWeights
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.modules.audio_encoder import AudioEncoder
+from sottovoce.export.modules.speech_decoder import SpeechDecoder
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.features.images import pixels, read_image
 
@@ -63,6 +67,16 @@ def test_the_exporters_reader_finds_what_was_trained(workspace: Workspace, packe
     assert np.array_equal(table.float().numpy(), np.load(workspace.embeddings)), "the shared table is exact in fp16"
 
 
+def test_training_goes_on_from_what_was_packed(workspace: Workspace, packed: Path) -> None:
+    weights = PackedWeights(packed)
+    trained = torch.load(workspace.states / "language" / "state.pt", weights_only=True)["learner"]
+    assert weights.learner["learner"].keys() == trained.keys()
+    for name, tensor in weights.learner["learner"].items():
+        assert torch.equal(tensor, trained[name].half().float()), name
+    assert weights.encoder["encoder"].keys() == build_audio_encoder().state_dict().keys()
+    SpeechDecoder(MINIATURE_SPEECH_DECODER).load_state_dict(weights.speech_decoder)
+
+
 def test_without_a_voice_nothing_is_packed(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(SottovoceError, match="speech decoder"):
         pack(workspace, tmp_path / "checkpoint")
@@ -75,13 +89,17 @@ def test_the_card_holds_what_was_measured(workspace: Workspace, packed: Path, tm
     scores = tmp_path / "scores.json"
     scores.write_text(json.dumps({"tasks": {"typed_question": row}, "questions_ignored": 0.004}))
     target = tmp_path / "again"
-    pack(workspace, target, untrained_speech=True, scores=scores)
-    assert "| typed question | reply exact | ≥ 99 % | 97.1 % | 95.0 % to 98.0 % | 200 |" in (
-        target / "README.md"
-    ).read_text(encoding="utf-8")
+    heard = tmp_path / "heard.json"
+    rates = {key: {"word_error_rate": 0.08, "minus_voice": 0.04} for key in SPEECH_ROWS}
+    heard.write_text(json.dumps({"sentences": 80, "words": 500, **rates}))
+    pack(workspace, target, untrained_speech=True, measured=Measurements(scores, scores, heard))
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert "| typed question | reply exact | ≥ 99 % | 97.1 % | 95.0 % to 98.0 % | 200 | 97.1 % |" in card
+    assert "| reply's speech | 8.0 % | +4.0 points | 10 points |" in card
     scores.write_text("{}")
-    with pytest.raises(SottovoceError, match="not the scores"):
-        pack(workspace, tmp_path / "third", untrained_speech=True, scores=scores)
+    for wrong in (Measurements(scores=scores), Measurements(listening=scores)):
+        with pytest.raises(SottovoceError, match=r"not the scores|not what a listener heard"):
+            pack(workspace, tmp_path / "third", untrained_speech=True, measured=wrong)
     assert not (tmp_path / "third").exists()
 
 

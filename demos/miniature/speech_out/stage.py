@@ -31,6 +31,7 @@ from sottovoce.demos.miniature.pictures import draw_picture
 from sottovoce.demos.miniature.sentences import say_after_me
 from sottovoce.demos.miniature.settings import PARTS, Workspace
 from sottovoce.demos.miniature.tokenizer import prepare
+from sottovoce.demos.miniature.warm_start import PackedWeights
 
 from .acoustic_units import AcousticUnits, UnitSettings, find_units
 from .codec_training import CodecTrainer, CodecTraining, train_codec
@@ -64,17 +65,20 @@ class SpeechOutRecipe:
 
 
 def train_speech_out(
-    workspace: Workspace, recipe: SpeechOutRecipe | None = None, parts: Sequence[str] = PARTS[3]
+    workspace: Workspace,
+    recipe: SpeechOutRecipe | None = None,
+    parts: Sequence[str] = PARTS[3],
+    packed: PackedWeights | None = None,
 ) -> None:
-    """Stage 3, or some parts of it: what of them is still to do."""
+    """Stage 3, or some parts of it: what of them is still to do, from nothing or from a checkpoint's weights."""
     stage = SpeechOutStage(workspace, recipe or SpeechOutRecipe())
     stage.render_voice()
     units = stage.find_units()
     stage.encode(units)
     if "codec" in parts:
-        stage.train_codec(units)
+        stage.train_codec(units, packed)
     if "speech-decoder" in parts:
-        stage.train_speech_decoder(units)
+        stage.train_speech_decoder(units, packed)
 
 
 def curriculum_replies() -> list[str]:
@@ -136,19 +140,23 @@ class SpeechOutStage:
             if not self._spoken(name).exists():
                 write_spoken(self._spoken(name), encode_utterances(units, read_shards(self.root / "voice" / folder)))
 
-    def train_codec(self, units: AcousticUnits) -> None:
+    def train_codec(self, units: AcousticUnits, packed: PackedWeights | None = None) -> None:
         """The generator, packed when it is done."""
         count = self.recipe.codec_sentences
         trainer = CodecTrainer(self.recipe.codec, units)
+        if packed is not None:
+            trainer.decoder.load_state_dict(packed.codec)
         utterances = list(islice(read_shards(self.root / "voice" / "practice"), count))
         train_codec(trainer, utterances, read_spoken(self._spoken("practice"))[:count], self.root / "codec")
         write_codec(self.root / "codec", trainer.decoder)
 
-    def train_speech_decoder(self, units: AcousticUnits) -> None:
+    def train_speech_decoder(self, units: AcousticUnits, packed: PackedWeights | None = None) -> None:
         """Pronunciation first, then speech; packed when it is done."""
         recipe = self.recipe.speech_decoder
         embeddings = torch.from_numpy(np.load(self.embeddings))
         trainer = SpeechDecoderTrainer(recipe, embeddings, units.first_codebook(512))
+        if packed is not None:
+            trainer.model.load_state_dict(packed.speech_decoder)
         practice = read_spoken(self._spoken("practice"))
         training = practice[: self.recipe.practice] + read_spoken(self._spoken("replies"))
         unheard = practice[self.recipe.practice :] + read_spoken(self._spoken("held_out_replies"))
