@@ -12,10 +12,14 @@ from sottovoce.runtime.errors import SottovoceError
 
 @dataclass(frozen=True)
 class Positions:
-    """Where a call's positions lie, as values of the graph: `first` (1,), `count` (1,), all of them `ids` (T,)."""
+    """Where a call's positions lie, as values of the graph.
+
+    `first` (1,), `count` (1,), counted from 0 in this call `rows` (T,), and in the whole context `ids` (T,).
+    """
 
     first: str
     count: str
+    rows: str
     ids: str
 
 

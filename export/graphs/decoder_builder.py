@@ -28,6 +28,7 @@ NUMPY_TYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
     torch.float16: np.dtype(np.float16),
 }
+COSINES, SINES = "rotary.cos", "rotary.sin"
 BLOCK_BYTES = 64 << 20
 """Matrices are transposed and converted in pieces of this size."""
 
@@ -136,7 +137,7 @@ class _DecoderGraph:
 
     def build(self) -> None:
         positions = self._position_values()
-        self._rotary_tables()
+        self._rotary_angles(positions)
         hidden = "embeddings"
         for layer in range(self._shape.num_layers):
             hidden = self._residual(f"layers.{layer}.attention", hidden, self._attention(layer, hidden, positions))
@@ -150,7 +151,6 @@ class _DecoderGraph:
         length = graph.op("Squeeze", count, output="positions.length")
         rows = graph.op("Range", graph.constant(0), length, graph.constant(1), output="positions.rows")
         ids = graph.op("Add", rows, "cache_length", output="positions.ids")
-        graph.op("Unsqueeze", ids, graph.constant([0]), output="position_ids")
 
         capacity = graph.op("Shape", "past_key_values.0.key", start=2, end=3, output="cache.capacity_shape")
         capacity = graph.op("Squeeze", capacity, output="cache.capacity")
@@ -161,15 +161,25 @@ class _DecoderGraph:
             rows_by_one = graph.op("Concat", count, graph.constant([1]), axis=0, output="mask.rows_by_one")
             last_seen = graph.op("Expand", last, rows_by_one, output="mask.last_seen")
         graph.op("LessOrEqual", columns, last_seen, output="mask")
-        return Positions(first="cache_length", count=count, ids=ids)
+        return Positions(first="cache_length", count=count, rows=rows, ids=ids)
 
-    def _rotary_tables(self) -> None:
-        """Cosines and sines (context, head/2), by the arithmetic of the PyTorch stage."""
-        positions = torch.arange(self._shape.context_length)[None]
-        rotary = Rotary.at(positions, self._shape.head_size, self._shape.rope_theta, torch.float32)
-        half = self._shape.head_size // 2  # the tables' second half repeats the first
-        self._graph.weight("rotary.cos", self._float("rotary.cos", rotary.cos[0, 0, :, :half]))
-        self._graph.weight("rotary.sin", self._float("rotary.sin", rotary.sin[0, 0, :, :half]))
+    def _rotary_angles(self, positions: Positions) -> None:
+        """Cosines and sines (T, head/2) of this call's positions, in float32: tables of a long context are megabytes.
+
+        The frequencies are computed by the PyTorch stage's arithmetic.
+        """
+        graph = self._graph
+        frequencies = Rotary.frequencies(self._shape.head_size, self._shape.rope_theta)
+        graph.weight("rotary.frequencies", frequencies.numpy())
+        column = graph.op("Unsqueeze", positions.ids, graph.constant([1]), output="rotary.positions")
+        column = graph.op("Cast", column, to=ELEMENT_TYPES["float32"], output="rotary.float_positions")
+        angles = graph.op("Mul", column, "rotary.frequencies", output="rotary.angles")
+        graph.op("Unsqueeze", positions.rows, graph.constant([0]), output="rotary.rows")
+        for name, op in ((COSINES, "Cos"), (SINES, "Sin")):
+            if self._dtype == torch.float32:
+                graph.op(op, angles, output=name)
+            else:
+                graph.op("Cast", graph.op(op, angles, output=f"{name}.wide"), to=ELEMENT_TYPES["float16"], output=name)
 
     def _attention(self, layer: int, hidden: str, positions: Positions) -> str:
         name = f"layers.{layer}.self_attn"
@@ -179,8 +189,8 @@ class _DecoderGraph:
         query = self._heads(f"{name}.q_proj", self._linear(layer, "self_attn.q_proj", normed, bias), shape.num_heads)
         key = self._heads(f"{name}.k_proj", self._linear(layer, "self_attn.k_proj", normed, bias), shape.num_kv_heads)
         value = self._heads(f"{name}.v_proj", self._linear(layer, "self_attn.v_proj", normed, bias), shape.num_kv_heads)
-        query = spelling.rotary(query, "rotary.cos", "rotary.sin", "position_ids", output=f"{name}.query")
-        key = spelling.rotary(key, "rotary.cos", "rotary.sin", "position_ids", output=f"{name}.key")
+        query = spelling.rotary(query, COSINES, SINES, "rotary.rows", output=f"{name}.query")
+        key = spelling.rotary(key, COSINES, SINES, "rotary.rows", output=f"{name}.key")
         past = f"past_key_values.{layer}"
         keys = spelling.write_cache(f"{past}.key", key, positions, output=f"present.{layer}.key")
         values = spelling.write_cache(f"{past}.value", value, positions, output=f"present.{layer}.value")

@@ -86,10 +86,15 @@ class Rotary:
     @classmethod
     def at(cls, positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> Rotary:
         """For `positions` (B, T) or (1, T)."""
-        exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device) / head_size
-        angles = positions[:, None, :, None].float() * theta**-exponents
+        angles = positions[:, None, :, None].float() * cls.frequencies(head_size, theta).to(positions.device)
         angles = torch.cat([angles, angles], dim=-1)
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+
+    @staticmethod
+    def frequencies(head_size: int, theta: float) -> Tensor:
+        """(head_size / 2,) float32 radians a position, the fastest first."""
+        frequencies: Tensor = theta ** -(torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
+        return frequencies
 
     def apply(self, vectors: Tensor) -> Tensor:
         """Turn (B, heads, T, head_size) by its positions."""
