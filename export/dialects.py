@@ -12,14 +12,10 @@ from sottovoce.runtime.errors import SottovoceError
 
 @dataclass(frozen=True)
 class Positions:
-    """Where a call's positions lie, as values of the graph.
-
-    `first` (1,), `count` (1,), counted from 0 in this call `rows` (T,), and in the whole context `ids` (T,).
-    """
+    """Where a call's positions lie, as values of the graph: `first` (1,), `count` (1,), all of them `ids` (T,)."""
 
     first: str
     count: str
-    rows: str
     ids: str
 
 
@@ -30,8 +26,8 @@ class DecoderSpelling(Protocol):
         """Root mean square normalization over the last axis (Zhang & Sennrich 2019), accumulated in float32."""
         ...
 
-    def rotary(self, heads: str, cos: str, sin: str, position_ids: str, *, output: str) -> str:
-        """Rotary positions (Su et al. 2021), half-split form, on (1, heads, T, head)."""
+    def rotary(self, heads: str, cos: str, sin: str, *, output: str) -> str:
+        """Rotary positions (Su et al. 2021), half-split form, on (1, heads, T, head), by angles (1, T, head/2)."""
         ...
 
     def write_cache(self, past: str, update: str, positions: Positions, *, output: str) -> str:
@@ -54,9 +50,9 @@ class PortableSpelling:
         """See `DecoderSpelling`."""
         return self._graph.op("RMSNormalization", hidden, scale, axis=-1, epsilon=epsilon, stash_type=1, output=output)
 
-    def rotary(self, heads: str, cos: str, sin: str, position_ids: str, *, output: str) -> str:
+    def rotary(self, heads: str, cos: str, sin: str, *, output: str) -> str:
         """See `DecoderSpelling`."""
-        return self._graph.op("RotaryEmbedding", heads, cos, sin, position_ids, interleaved=0, output=output)
+        return self._graph.op("RotaryEmbedding", heads, cos, sin, interleaved=0, output=output)
 
     def write_cache(self, past: str, update: str, positions: Positions, *, output: str) -> str:
         """See `DecoderSpelling`. Engines that are given one buffer as past and present write in place."""

@@ -27,7 +27,7 @@ from sottovoce.export.parity import (
     compare_tokens,
 )
 from sottovoce.export.reference import Reference
-from sottovoce.export.verify_inputs import synthetic_picture, synthetic_speech
+from sottovoce.calibration.divergence.built_in_inputs import synthetic_picture, synthetic_speech
 from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.embeddings import EmbeddingTable

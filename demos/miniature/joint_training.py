@@ -38,7 +38,7 @@ class JointRecipe:
     peak_rate: float = 6e-4
     letter_weight: float = 0.15
     token_weight: float = 0.3
-    mixture: Mixture = field(default_factory=lambda: Mixture(typed=6, stretched=4, pictures=4, clips=2, noises=0))
+    mixture: Mixture = field(default_factory=lambda: Mixture(typed=8, stretched=3, pictures=9, clips=4, noises=0))
     report_every: int = 20
     save_every_seconds: float = 90.0
 

@@ -161,20 +161,19 @@ class _DecoderGraph:
             rows_by_one = graph.op("Concat", count, graph.constant([1]), axis=0, output="mask.rows_by_one")
             last_seen = graph.op("Expand", last, rows_by_one, output="mask.last_seen")
         graph.op("LessOrEqual", columns, last_seen, output="mask")
-        return Positions(first="cache_length", count=count, rows=rows, ids=ids)
+        return Positions(first="cache_length", count=count, ids=ids)
 
     def _rotary_angles(self, positions: Positions) -> None:
-        """Cosines and sines (T, head/2) of this call's positions, in float32: tables of a long context are megabytes.
+        """Cosines and sines (1, T, head/2) of this call's positions: tables of a long context are megabytes.
 
-        The frequencies are computed by the PyTorch stage's arithmetic.
+        In float32 until they meet activations; the frequencies are computed by the PyTorch stage's arithmetic.
         """
         graph = self._graph
         frequencies = Rotary.frequencies(self._shape.head_size, self._shape.rope_theta)
         graph.weight("rotary.frequencies", frequencies.numpy())
-        column = graph.op("Unsqueeze", positions.ids, graph.constant([1]), output="rotary.positions")
+        column = graph.op("Unsqueeze", positions.ids, graph.constant([0, 2]), output="rotary.positions")
         column = graph.op("Cast", column, to=ELEMENT_TYPES["float32"], output="rotary.float_positions")
         angles = graph.op("Mul", column, "rotary.frequencies", output="rotary.angles")
-        graph.op("Unsqueeze", positions.rows, graph.constant([0]), output="rotary.rows")
         for name, op in ((COSINES, "Cos"), (SINES, "Sin")):
             if self._dtype == torch.float32:
                 graph.op(op, angles, output=name)
@@ -189,8 +188,8 @@ class _DecoderGraph:
         query = self._heads(f"{name}.q_proj", self._linear(layer, "self_attn.q_proj", normed, bias), shape.num_heads)
         key = self._heads(f"{name}.k_proj", self._linear(layer, "self_attn.k_proj", normed, bias), shape.num_kv_heads)
         value = self._heads(f"{name}.v_proj", self._linear(layer, "self_attn.v_proj", normed, bias), shape.num_kv_heads)
-        query = spelling.rotary(query, COSINES, SINES, "rotary.rows", output=f"{name}.query")
-        key = spelling.rotary(key, COSINES, SINES, "rotary.rows", output=f"{name}.key")
+        query = spelling.rotary(query, COSINES, SINES, output=f"{name}.query")
+        key = spelling.rotary(key, COSINES, SINES, output=f"{name}.key")
         past = f"past_key_values.{layer}"
         keys = spelling.write_cache(f"{past}.key", key, positions, output=f"present.{layer}.key")
         values = spelling.write_cache(f"{past}.value", value, positions, output=f"present.{layer}.value")
