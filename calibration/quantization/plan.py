@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from sottovoce.runtime.errors import SottovoceError
@@ -13,6 +13,7 @@ PRECISIONS: tuple[StagePrecision, ...] = get_args(StagePrecision)
 CachePrecision = Literal["fp16", "int8"]
 CACHE_PRECISIONS: tuple[CachePrecision, ...] = get_args(CachePrecision)
 KV_CACHE = "kv_cache"
+CACHED_STAGES: tuple[StageName, ...] = ("language_model", "speech_codes")
 BLOCK_SIZES = (32, 128)
 DEFAULT_BLOCK = 32
 """A scale for every 32 weights costs as much again as one bit a weight, and makes half the error of one for 128."""
@@ -23,15 +24,17 @@ class StagePlan:
     """What one stage is to be.
 
     Args:
-        precision: of its weights, and with `int8` of the activations that meet them.
+        precision: of its weights, and with `int8` of the activations that meet them; None: as it is.
         block_size: weights that share a scale (`int4-weights` only).
+        cache: of its KV cache, where it has one; None: as its floats.
     """
 
-    precision: StagePrecision
+    precision: StagePrecision | None = None
     block_size: int | None = None
+    cache: CachePrecision | None = None
 
     def __str__(self) -> str:
-        return self.precision if self.block_size is None else f"{self.precision}:{self.block_size}"
+        return str(self.precision) if self.block_size is None else f"{self.precision}:{self.block_size}"
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,25 @@ class PrecisionPlan:
     stages: Mapping[StageName, StagePlan] = field(default_factory=dict)
     kv_cache: CachePrecision | None = None
 
+    def of(self, stage: StageName) -> StagePlan:
+        """What `stage` is to be, its cache included."""
+        plan = self.stages.get(stage, StagePlan())
+        return replace(plan, cache=self.kv_cache) if stage in CACHED_STAGES else plan
+
     @property
     def needs_ranges(self) -> bool:
-        """Whether activations are rounded, whose ranges must have been measured."""
-        return any(plan.precision == "int8" for plan in self.stages.values())
+        """Whether activations or caches are rounded, whose ranges must have been measured."""
+        return bool(self.ranged_stages)
+
+    @property
+    def ranged_stages(self) -> tuple[StageName, ...]:
+        """The stages whose ranges are needed."""
+        caches = CACHED_STAGES if self.kv_cache == "int8" else ()
+        return tuple(
+            stage
+            for stage in STAGES
+            if stage in caches or (stage in self.stages and self.stages[stage].precision == "int8")
+        )
 
 
 def parse_plan(text: str) -> PrecisionPlan:

@@ -79,11 +79,11 @@ def quantize(
         graphs: dict[str, GraphSpec] = {}
         for number, stage in enumerate(STAGES):
             progress.step("quantizing", number, len(STAGES))
-            stage_plan = plan.stages.get(stage)
-            if stage_plan is None or stage_plan.precision == source.graph(stage).precision:
+            quantizer = StageQuantizer(source, stage, plan.of(stage), ranges)
+            if quantizer.changes_nothing:
                 graphs[stage] = _copy_stage(source, stage, writer)
             else:
-                graphs[stage] = StageQuantizer(source, stage, stage_plan, ranges).write(writer.folder)
+                graphs[stage] = quantizer.write(writer.folder)
             check_graph(writer.folder, graphs[stage])
         progress.step("quantizing", len(STAGES), len(STAGES))
         tables = _write_tables(source, plan, writer)
@@ -112,11 +112,11 @@ def _check(source: Bundle, plan: PrecisionPlan, ranges: Ranges | None) -> None:
                 fix="start from the bundle it was made from, in floating point",
             )
     if ranges is not None:
-        ranges.require_graphs(source, [stage for stage in changed if stage in ranges.record.graphs])
+        helped = [stage for stage in changed if stage in ranges.record.graphs]
+        ranges.require_graphs(source, [*dict.fromkeys((*plan.ranged_stages, *helped))])
     elif plan.needs_ranges:
-        named = [stage for stage, stage_plan in plan.stages.items() if stage_plan.precision == "int8"]
         raise SottovoceError(
-            f"int8 activations of {', '.join(named)} need measured ranges",
+            f"int8 activations and caches of {', '.join(plan.ranged_stages)} need measured ranges",
             fix="run: sottovoce calibrate BUNDLE --data DIR -o RANGES, then quantize with --ranges RANGES; or choose "
             "int8-weights",
         )
@@ -133,11 +133,10 @@ def _write_tables(source: Bundle, plan: PrecisionPlan, writer: BundleWriter) -> 
     tables = {}
     for stage, name in TABLES.items():
         spec: EmbeddingTableSpec = getattr(source.manifest, name)
-        stage_plan = plan.stages.get(stage)
-        if stage_plan is None:
-            tables[name] = copy_table(source, writer, spec)
-        else:
-            tables[name] = shrink_table(source, writer, spec, stage_plan.precision)
+        precision = plan.of(stage).precision
+        tables[name] = (
+            copy_table(source, writer, spec) if precision is None else shrink_table(source, writer, spec, precision)
+        )
     return tables
 
 

@@ -12,11 +12,18 @@ import numpy.typing as npt
 from sottovoce.calibration.bundles.external_data import ExternalDataWriter
 from sottovoce.calibration.quantization.activation_rounding import is_factor, round_activations
 from sottovoce.calibration.quantization.activation_scales import activation_scale
+from sottovoce.calibration.quantization.cache_precision import (
+    CacheScales,
+    cache_tensors,
+    narrow_cache,
+    shrink_cache,
+)
 from sottovoce.calibration.quantization.dequantize import store_integers
 from sottovoce.calibration.quantization.error_compensation import round_compensated
 from sottovoce.calibration.quantization.graph import StageGraph
+from sottovoce.calibration.quantization.half_precision import narrow_floats
 from sottovoce.calibration.quantization.multiply_adds import count_multiply_adds
-from sottovoce.calibration.quantization.plan import StagePlan
+from sottovoce.calibration.quantization.plan import CACHED_STAGES, CachePrecision, StagePlan
 from sottovoce.calibration.quantization.rounding import RoundedWeights, round_blocks, round_channels
 from sottovoce.calibration.quantization.sites import TABLE, WeightSite, weight_sites
 from sottovoce.calibration.quantization.smoothing import smooth, smoothing_groups
@@ -26,7 +33,7 @@ from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.manifest import GraphSpec, QuantizationSpec, StageName
 
 Floats = npt.NDArray[np.float32]
-DECODERS: tuple[StageName, ...] = ("language_model", "speech_codes")
+CACHE_NAMES: Mapping[str, CachePrecision] = {"float16": "fp16", "int8": "int8"}
 SMALLEST_INPUTS = 16
 """Products over fewer inputs stay in floating point: their scales would cost as much as they save."""
 
@@ -49,11 +56,18 @@ class StageQuantizer:
     ranges: Ranges | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the stage is what the plan wants it to be."""
+        spec = self.bundle.graph(self.stage)
+        same_cache = spec.cache is None or self.plan.cache in (None, CACHE_NAMES.get(spec.cache.dtype))
+        return same_cache and self.plan.precision in (None, spec.precision)
+
     def write(self, folder: Path) -> GraphSpec:
         """Write the graph and its weights below `folder`; returns the new contract.
 
         Raises:
-            SottovoceError: ranges are missing, or a weight is not finite.
+            SottovoceError: ranges are missing, or a weight is not finite or beyond float16.
             OSError: the disk is full or not writable.
         """
         spec = self.bundle.graph(self.stage)
@@ -63,14 +77,38 @@ class StageQuantizer:
             graph = StageGraph(self.bundle, self.stage, data)
             record = self._change(graph)
             graph.save(folder / spec.file)
-        written = replace(
-            graph.spec, data=(data_name,), opset=graph.opset, precision=self.plan.precision, quantization=record
-        )
+        written = replace(graph.spec, data=(data_name,), opset=graph.opset, quantization=record)
+        if record is None:
+            return written
         sizes = sum((folder / name).stat().st_size for name in (spec.file, data_name))
         counted = count_multiply_adds(folder, written).share if self.plan.precision == "int8" else None
         return replace(written, quantization=replace(record, bytes_after=sizes, multiply_adds_share=counted))
 
-    def _change(self, graph: StageGraph) -> QuantizationSpec:
+    def _change(self, graph: StageGraph) -> QuantizationSpec | None:
+        """Weights and activations first, then the cache; returns what to record of integers, if there are any."""
+        record = graph.spec.quantization
+        if self.plan.precision == "fp16":
+            narrow_floats(graph)
+        elif self.plan.precision not in (None, graph.spec.precision):
+            record = self._to_integers(graph)
+            graph.spec = replace(graph.spec, precision=self.plan.precision)
+        if self.plan.cache == "fp16":
+            narrow_cache(graph)
+        elif self.plan.cache == "int8":
+            shrink_cache(graph, self._cache_scales(graph))
+        return record
+
+    def _cache_scales(self, graph: StageGraph) -> CacheScales:
+        assert self.ranges is not None  # noqa: S101  # the plan needs them, the caller has checked
+        cache = graph.spec.cache
+        assert cache is not None  # noqa: S101  # only decoders have such a plan
+        peaks: dict[str, list[Floats]] = {"key": [], "value": []}
+        for tensor in cache_tensors(graph):
+            seen = self.ranges.of(self.stage, tensor.update).channel_peaks
+            peaks[tensor.role.partition(".")[0]].append(seen.reshape(cache.kv_heads, cache.head_size))
+        return CacheScales.covering(peaks["key"], peaks["value"])
+
+    def _to_integers(self, graph: StageGraph) -> QuantizationSpec:
         sites = weight_sites(graph)
         chosen = [site for site in sites if site.name not in self.kept and self._holds_integers(site)]
         moved = self._smooth(graph, chosen) if self.plan.precision == "int8" else {}
@@ -99,7 +137,7 @@ class StageQuantizer:
 
     def _smooth(self, graph: StageGraph, sites: list[WeightSite]) -> dict[str, Floats]:
         """Only decoders have outliers worth moving (Sun et al. 2024); a group must be rounded as a whole."""
-        if self.stage not in DECODERS:
+        if self.stage not in CACHED_STAGES:
             return {}
         names = {site.name for site in sites}
         groups = [g for g in smoothing_groups(graph, weight_sites(graph)) if {s.name for s in g.sites} <= names]

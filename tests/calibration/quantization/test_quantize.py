@@ -118,3 +118,26 @@ def test_a_quantized_stage_is_not_quantized_again(tiny_bundle: Path, tmp_path: P
     made(tiny_bundle, "codec=int8-weights", tmp_path / "once.bundle")
     with pytest.raises(SottovoceError, match="quantized already"):
         made(tmp_path / "once.bundle", "codec=int4-weights", tmp_path / "twice.bundle")
+
+
+def test_half_precision_and_small_caches(tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path) -> None:
+    made(tiny_bundle, "fp16,kv_cache=int8", tmp_path / "small.bundle", tiny_ranges)
+    bundle = Bundle.open(tmp_path / "small.bundle")
+    assert {bundle.graph(stage).precision for stage in STAGES} == {"fp16"}
+    caches = [bundle.graph(stage).cache for stage in ("language_model", "speech_codes")]
+    assert [cache.dtype for cache in caches if cache is not None] == ["int8", "int8"]
+    assert bundle.manifest.token_embeddings.dtype == "float16"
+    logits = []
+    for path in (tiny_bundle, tmp_path / "small.bundle"):
+        with Assistant(model := Model(Bundle.open(path))):
+            rows = model.token_embeddings.rows(list(range(20, 60)))
+            logits.append(model.language_model.prefill(rows, model.language_model.create_cache()))
+    assert cosine(*logits) > 0.99
+
+
+def test_a_cache_alone_may_become_smaller(tiny_bundle: Path, tmp_path: Path) -> None:
+    report = made(tiny_bundle, "kv_cache=fp16", tmp_path / "small.bundle")
+    assert {change.precision for change in report.stages} == {"fp32"}
+    cache = Bundle.open(tmp_path / "small.bundle").graph("speech_codes").cache
+    assert cache is not None
+    assert cache.dtype == "float16"
