@@ -131,6 +131,18 @@ class BundleWriter:
         self._state = _State.SEALED
         return manifest
 
+    def reopen(self) -> None:
+        """Take the seal off, so that what was learned from the sealed bundle can be put into it."""
+        self._require(_State.SEALED)
+        (self.folder / MANIFEST_FILE).unlink()
+        self._state = _State.OPEN
+
+    def write_text(self, name: str, text: str) -> str:
+        """Write a small file; returns its name."""
+        self._require(_State.OPEN)
+        (self.folder / name).write_text(text, encoding="utf-8")
+        return name
+
     def publish(self) -> None:
         """Rename the finished bundle into its place, with the old one (if any) removed after that.
 

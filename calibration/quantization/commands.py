@@ -8,7 +8,8 @@ import click
 
 from sottovoce.calibration.bundles.writer import BundleWriter
 from sottovoce.calibration.quantization.plan import parse_plan
-from sottovoce.calibration.quantization.quantize import StageChange, quantize
+from sottovoce.calibration.quantization.quantize import QuantizeJob, QuantizeReport, StageChange, quantize
+from sottovoce.calibration.quantization.report_page import report_page
 from sottovoce.calibration.ranges.calibrate import calibrate
 from sottovoce.calibration.ranges.range_file import read_ranges
 from sottovoce.runtime.bundle import Bundle
@@ -52,26 +53,48 @@ def calibrate_command(  # noqa: PLR0913  # click hands over one argument a flag
     "STAGE=PRECISION,…,kv_cache=fp16|int8.",
 )  # fmt: skip
 @click.option("--ranges", type=FILE, metavar="RANGES", help="What `calibrate` wrote; int8 and kv_cache=int8 need it.")
+@click.option("--data", type=FILE, metavar="DIR", help="A set of conversations to measure the cost in answers on.")
+@click.option("--report", "page", type=FILE, metavar="F.html", help="Write the report as a page, too.")
 @click.option("-o", "--output", type=FILE, required=True, metavar="BUNDLE2", help="The bundle to write.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @common
 def quantize_command(  # noqa: PLR0913  # click hands over one argument a flag
-    bundle: Path, precision: str, ranges: Path | None, output: Path, force: bool, as_json: bool, debug: bool
+    bundle: Path,
+    precision: str,
+    ranges: Path | None,
+    data: Path | None,
+    page: Path | None,
+    output: Path,
+    force: bool,
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Make a smaller bundle of BUNDLE."""
+    """Make a smaller bundle of BUNDLE, and say what it costs."""
     del debug
     console = Console(as_json)
     plan = parse_plan(precision)
     with console.progress() as progress:
-        report = quantize(
-            Bundle.open(bundle, progress=progress), plan, None if ranges is None else read_ranges(ranges),
-            BundleWriter(output, force=force), progress,
-        )  # fmt: skip
+        source = Bundle.open(bundle, progress=progress)
+        job = QuantizeJob(source, plan, None if ranges is None else read_ranges(ranges), data)
+        report = quantize(job, BundleWriter(output, force=force), progress)
+    if page is not None:
+        page.write_text(report_page(report), encoding="utf-8")
     share = report.bytes_after / report.bytes_before
-    console.say(f"{output}: {report.bytes_after / 1e6:.1f} MB, {share:.2f} × {report.bytes_before / 1e6:.1f} MB")
+    console.say(f"{output}: {report.bytes_after / 1e6:.1f} MB, {share:.3f} × {report.bytes_before / 1e6:.1f} MB")
     columns = ["stage", "precision", "before", "after", "", "weights", "multiply-adds in INT8"]
     console.table("", columns, [_row(change) for change in report.stages], [2, 3, 4, 5, 6])
+    _say_cost(console, report)
     console.result({"bundle": str(report.bundle), **report.as_json()})
+
+
+def _say_cost(console: Console, report: QuantizeReport) -> None:
+    if report.cost is None:
+        console.warn("what this costs in answers was not measured: give --data DIR")
+        return
+    cost = report.cost
+    before, after = cost.before.reply_exact, cost.after.reply_exact
+    console.say(f"\nexact replies {100 * after:.1f} %, before {100 * before:.1f} %: {cost.points_lost:.1f} points lost")
+    console.say(f"{100 * cost.same_replies:.1f} % of {cost.items} replies are the same to the character")
 
 
 def _row(change: StageChange) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -11,14 +12,25 @@ from typing import Any
 from sottovoce.calibration.bundles.graph_contract import check_graph
 from sottovoce.calibration.bundles.writer import BundleWriter
 from sottovoce.calibration.quantization.plan import PrecisionPlan
+from sottovoce.calibration.quantization.quality import QualityCost, measure_cost
 from sottovoce.calibration.quantization.stage_quantizer import StageQuantizer
 from sottovoce.calibration.quantization.tables import TABLES, copy_table, shrink_table
 from sottovoce.calibration.ranges.range_file import Ranges
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import SottovoceError
-from sottovoce.runtime.manifest import STAGES, EmbeddingTableSpec, GraphSpec, QuantizationRecord, StageName
+from sottovoce.runtime.manifest import (
+    STAGES,
+    BundleManifest,
+    EmbeddingTableSpec,
+    GraphSpec,
+    QuantizationRecord,
+    StageName,
+)
 from sottovoce.runtime.progress import Progress, SilentProgress
 from sottovoce.runtime.records import write_record
+
+REPORT_FILE = "quantization.json"
+"""The report, in the bundle."""
 
 
 @dataclass(frozen=True)
@@ -42,64 +54,89 @@ class QuantizeReport:
     bytes_before: int
     bytes_after: int
     stages: tuple[StageChange, ...]
+    cost: QualityCost | None = None
+    """What it costs in answers; None: not measured."""
 
     def as_json(self) -> dict[str, Any]:
-        """The report as `--json` prints it."""
+        """The report as `--json` prints it, and as it lies in the bundle."""
         return {
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "stages": write_record(self.stages),
+            "quality": None if self.cost is None else self.cost.as_json(),
         }
 
 
-def quantize(
-    source: Bundle,
-    plan: PrecisionPlan,
-    ranges: Ranges | None,
-    writer: BundleWriter,
-    progress: Progress | None = None,
-) -> QuantizeReport:
-    """Write a bundle made from `source`; stages that the plan does not name are copied as they are.
+@dataclass(frozen=True)
+class QuantizeJob:
+    """What is to be made of what.
 
     Args:
         source: a checked bundle in floating point.
         plan: what each stage is to be.
         ranges: what real inputs did; None where the plan needs none.
+        data: a set to measure the cost in answers on; None: it is not measured.
+    """
+
+    source: Bundle
+    plan: PrecisionPlan
+    ranges: Ranges | None = None
+    data: Path | None = None
+
+
+def quantize(job: QuantizeJob, writer: BundleWriter, progress: Progress | None = None) -> QuantizeReport:
+    """Write a smaller bundle; stages that the plan does not name are copied as they are.
+
+    Args:
+        job: what is to be made.
         writer: of the new bundle, not entered yet.
-        progress: told of each stage.
+        progress: told of each stage and each answer.
 
     Raises:
         SottovoceError: the plan needs ranges and there are none, or they are of another graph; a stage is quantized
             already; the output's place will not do, or the disk is full. Nothing is left behind then.
     """
     progress = progress or SilentProgress()
-    _check(source, plan, ranges)
+    _check(job.source, job.plan, job.ranges)
     with writer:
-        writer.require_space(source.weights_bytes)
-        graphs: dict[str, GraphSpec] = {}
-        for number, stage in enumerate(STAGES):
-            progress.step("quantizing", number, len(STAGES))
-            quantizer = StageQuantizer(source, stage, plan.of(stage), ranges)
-            if quantizer.changes_nothing:
-                graphs[stage] = _copy_stage(source, stage, writer)
-            else:
-                graphs[stage] = quantizer.write(writer.folder)
-            check_graph(writer.folder, graphs[stage])
-        progress.step("quantizing", len(STAGES), len(STAGES))
-        tables = _write_tables(source, plan, writer)
-        manifest = replace(
-            source.manifest,
-            graphs=graphs,
-            tokenizer=writer.copy(source.file(source.manifest.tokenizer), source.manifest.tokenizer),
-            token_embeddings=tables["token_embeddings"],
-            code_embeddings=tables["code_embeddings"],
-            files={},
-            quality={},
-            quantization=_record(source, ranges, writer.folder),
-        )
+        manifest = writer.seal(_write(job, writer, progress), progress)
+        report = _report(job.source, Bundle.open(writer.folder, verify_hashes=False), writer.path)
+        if job.data is not None:
+            cost = measure_cost(job.source.path, writer.folder, job.data, progress)
+            report = replace(report, cost=cost)
+            manifest = replace(manifest, quality=cost.summary())
+        writer.reopen()
+        writer.write_text(REPORT_FILE, json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")
         writer.seal(manifest, progress)
         writer.publish()
-    return _report(source, Bundle.open(writer.path, verify_hashes=False))
+    return report
+
+
+def _write(job: QuantizeJob, writer: BundleWriter, progress: Progress) -> BundleManifest:
+    """All files but the report and `bundle.json`."""
+    source, plan = job.source, job.plan
+    writer.require_space(source.weights_bytes)
+    graphs: dict[str, GraphSpec] = {}
+    for number, stage in enumerate(STAGES):
+        progress.step("quantizing", number, len(STAGES))
+        quantizer = StageQuantizer(source, stage, plan.of(stage), job.ranges)
+        if quantizer.changes_nothing:
+            graphs[stage] = _copy_stage(source, stage, writer)
+        else:
+            graphs[stage] = quantizer.write(writer.folder)
+        check_graph(writer.folder, graphs[stage])
+    progress.step("quantizing", len(STAGES), len(STAGES))
+    tables = _write_tables(source, plan, writer)
+    return replace(
+        source.manifest,
+        graphs=graphs,
+        tokenizer=writer.copy(source.file(source.manifest.tokenizer), source.manifest.tokenizer),
+        token_embeddings=tables["token_embeddings"],
+        code_embeddings=tables["code_embeddings"],
+        files={},
+        quality={},
+        quantization=_record(source, job.ranges, writer.folder),
+    )
 
 
 def _check(source: Bundle, plan: PrecisionPlan, ranges: Ranges | None) -> None:
@@ -153,7 +190,7 @@ def _record(source: Bundle, ranges: Ranges | None, folder: Path) -> Quantization
     )
 
 
-def _report(source: Bundle, written: Bundle) -> QuantizeReport:
+def _report(source: Bundle, written: Bundle, path: Path) -> QuantizeReport:
     changes = []
     for stage in STAGES:
         spec = written.graph(stage)
@@ -170,7 +207,7 @@ def _report(source: Bundle, written: Bundle) -> QuantizeReport:
             )
         )
     sizes = [sum(record.bytes for record in bundle.manifest.files.values()) for bundle in (source, written)]
-    return QuantizeReport(written.path, sizes[0], sizes[1], tuple(changes))
+    return QuantizeReport(path, sizes[0], sizes[1], tuple(changes))
 
 
 def _stage_bytes(bundle: Bundle, stage: StageName) -> int:

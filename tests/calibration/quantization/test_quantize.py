@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from sottovoce.calibration.bundles.writer import BundleWriter
 from sottovoce.calibration.quantization.plan import parse_plan
-from sottovoce.calibration.quantization.quantize import QuantizeReport, quantize
+from sottovoce.calibration.quantization.quantize import REPORT_FILE, QuantizeJob, QuantizeReport, quantize
 from sottovoce.calibration.ranges.range_file import Ranges
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
@@ -22,7 +23,7 @@ from sottovoce.runtime.model import Model
 
 
 def made(source: Path, plan: str, output: Path, ranges: Ranges | None = None) -> QuantizeReport:
-    return quantize(Bundle.open(source), parse_plan(plan), ranges, BundleWriter(output, force=True))
+    return quantize(QuantizeJob(Bundle.open(source), parse_plan(plan), ranges), BundleWriter(output, force=True))
 
 
 def embeddings_of(bundle: Path, features: np.ndarray) -> np.ndarray:
@@ -141,3 +142,28 @@ def test_a_cache_alone_may_become_smaller(tiny_bundle: Path, tmp_path: Path) -> 
     cache = Bundle.open(tmp_path / "small.bundle").graph("speech_codes").cache
     assert cache is not None
     assert cache.dtype == "float16"
+
+
+def test_the_cost_in_answers_is_measured_and_travels_with_the_bundle(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A set whose right reply is what the bundle says: all right before, and the four-bit one errs."""
+    with Assistant.open(tiny_bundle) as assistant:
+        *_, done = assistant.conversation(greedy=True, speech=False, max_new_tokens=8).ask("Hello <there>.")
+    asked = {"task": "typed_question", "text": "Hello <there>.", "reply": done.text.strip(), "state": done.state}
+    line = {**asked, "captured": {"greedy": True, "max_new_tokens": 8}}
+    (tmp_path / "set.jsonl").write_text(json.dumps(line) + "\n")
+    page = tmp_path / "report.html"
+    arguments = ["quantize", str(tiny_bundle), "--precision", "language_model=int4-weights", "--data", str(tmp_path)]
+    assert main([*arguments, "-o", str(tmp_path / "small.bundle"), "--report", str(page), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    quality = printed["quality"]
+    assert quality["reply_exact_before"] == 1.0
+    assert quality["reply_exact_after"] == quality["same_replies"] == 1.0 - len(quality["misses"])
+    bundle = Bundle.open(tmp_path / "small.bundle")
+    assert bundle.manifest.quality["reply_exact_before"] == 1.0
+    stored = json.loads((bundle.path / REPORT_FILE).read_text(encoding="utf-8"))
+    assert stored == {key: value for key, value in printed.items() if key != "bundle"}
+    text = page.read_text(encoding="utf-8")
+    assert "language_model" in text
+    assert "<there>" not in text, "what was asked is text, not markup"

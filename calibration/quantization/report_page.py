@@ -1,0 +1,116 @@
+"""A quantization's report as one HTML page that needs nothing beside it: sizes, answers, misses to listen to."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from sottovoce.calibration.quantization.quality import Miss, QualityCost
+from sottovoce.calibration.quantization.quantize import QuantizeReport
+
+SHOWN_MISSES = 40
+LARGEST_AUDIO_BYTES = 2 << 20
+"""Of one recording in the page; longer ones are named only."""
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; max-width: 60rem; margin: 2rem auto;
+       padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0 2rem; }
+th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #d8dee4; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.bar { display: inline-block; height: .7rem; background: #2f6f8f; }
+.rest { display: inline-block; height: .7rem; background: #d8dee4; }
+.worse { color: #a1260d; } .note { color: #57606a; }
+audio { height: 2rem; vertical-align: middle; }
+"""
+BAR_REM = 12
+
+
+def report_page(report: QuantizeReport) -> str:
+    """The whole page."""
+    share = report.bytes_after / report.bytes_before
+    parts = [
+        f"<h1>{escape(report.bundle.name)}</h1>",
+        f"<p>{report.bytes_before / 1e6:,.1f} MB became {report.bytes_after / 1e6:,.1f} MB ({share:.3f} ×).</p>",
+        "<h2>Size</h2>",
+        _sizes(report),
+        "<h2>Answers</h2>",
+        "<p class='note'>Not measured: quantize with --data.</p>" if report.cost is None else _answers(report.cost),
+    ]
+    head = f"<meta charset='utf-8'><title>{escape(report.bundle.name)}</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _sizes(report: QuantizeReport) -> str:
+    rows = []
+    for change in report.stages:
+        share = change.bytes_after / change.bytes_before
+        bar = f"<span class='bar' style='width:{BAR_REM * min(share, 1):.2f}rem'></span>"
+        rest = f"<span class='rest' style='width:{BAR_REM * max(1 - share, 0):.2f}rem'></span>"
+        counted = "" if change.multiply_adds_share is None else f"{100 * change.multiply_adds_share:.1f} %"
+        cells = [
+            escape(change.stage), escape(change.precision),
+            f"{change.bytes_before / 1e6:,.2f}", f"{change.bytes_after / 1e6:,.2f}",
+            f"{bar}{rest} {share:.3f}", f"{100 * change.weights_share:.1f} %", counted,
+        ]  # fmt: skip
+        rows.append(cells)
+    return _table(
+        ("stage", "precision", "before, MB", "after, MB", "", "weights", "multiply-adds in INT8"), rows, (2, 3)
+    )
+
+
+def _answers(cost: QualityCost) -> str:
+    after = {row.task: row for row in cost.after.tasks}
+    rows = []
+    for row in cost.before.tasks:
+        now = after[row.task]
+        worse = now.value > row.value if row.measure == "word_error_rate" else now.value < row.value
+        mark = " class='worse'" if worse else ""
+        rows.append(
+            [escape(row.task), escape(row.measure.replace("_", " ")), str(row.count), f"{100 * row.value:.1f} %",
+             f"<span{mark}>{100 * now.value:.1f} %</span>", f"{100 * now.low:.1f} to {100 * now.high:.1f}"]
+        )  # fmt: skip
+    columns = ("task", "measure", "items", "before", "after", "95 % interval")
+    lost = f"{cost.points_lost:+.1f}".replace("+-", "-")
+    return (
+        f"<p>Exact replies {100 * cost.before.reply_exact:.1f} % before, {100 * cost.after.reply_exact:.1f} % after: "
+        f"{lost} points lost. {100 * cost.same_replies:.1f} % of {cost.items} replies are the same to the character."
+        f"</p><p class='note'>Data {escape(cost.data_sha256)}</p>{_table(columns, rows, (2, 3, 4))}{_misses(cost)}"
+    )
+
+
+def _misses(cost: QualityCost) -> str:
+    if not cost.misses:
+        return "<p>Nothing that was right became wrong.</p>"
+    rows = [
+        [*map(escape, (miss.outcome.item.task, miss.outcome.item.reply, miss.outcome.reply)), _asked(cost.data, miss)]
+        for miss in cost.misses[:SHOWN_MISSES]
+    ]  # fmt: skip
+    more = f", the first {SHOWN_MISSES}" if len(cost.misses) > SHOWN_MISSES else ""
+    title = f"<h2>{len(cost.misses)} replies that became wrong{more}</h2>"
+    return title + _table(("task", "expected", "got", "asked"), rows)
+
+
+def _asked(folder: Path, miss: Miss) -> str:
+    item = miss.outcome.item
+    if item.audio is None:
+        return escape(item.text or ", ".join(item.files))
+    path = folder / item.audio
+    if path.suffix != ".wav" or path.stat().st_size > LARGEST_AUDIO_BYTES:
+        return escape(item.audio)
+    sound = base64.b64encode(path.read_bytes()).decode()
+    return f"<audio controls preload='none' src='data:audio/wav;base64,{sound}'></audio>"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = []
+    for row in rows:
+        cells = (
+            f"<td class='number'>{cell}</td>" if place in numbers else f"<td>{cell}</td>"
+            for place, cell in enumerate(row)
+        )
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
