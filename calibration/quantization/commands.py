@@ -79,8 +79,13 @@ def quantize_command(  # noqa: PLR0913  # click hands over one argument a flag
         report = quantize(job, BundleWriter(output, force=force), progress)
     if page is not None:
         page.write_text(report_page(report), encoding="utf-8")
+    show_quantized(console, report)
+
+
+def show_quantized(console: Console, report: QuantizeReport) -> None:
+    """Sizes and cost, for people and for programs."""
     share = report.bytes_after / report.bytes_before
-    console.say(f"{output}: {report.bytes_after / 1e6:.1f} MB, {share:.3f} × {report.bytes_before / 1e6:.1f} MB")
+    console.say(f"{report.bundle}: {report.bytes_after / 1e6:.1f} MB, {share:.3f} × {report.bytes_before / 1e6:.1f} MB")
     columns = ["stage", "precision", "before", "after", "", "weights", "multiply-adds in INT8"]
     console.table("", columns, [_row(change) for change in report.stages], [2, 3, 4, 5, 6])
     _say_cost(console, report)

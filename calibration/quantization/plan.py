@@ -50,6 +50,11 @@ class PrecisionPlan:
         return replace(plan, cache=self.kv_cache) if stage in CACHED_STAGES else plan
 
     @property
+    def changes_something(self) -> bool:
+        """Whether any stage or cache is named."""
+        return bool(self.stages) or self.kv_cache is not None
+
+    @property
     def needs_ranges(self) -> bool:
         """Whether activations or caches are rounded, whose ranges must have been measured."""
         return bool(self.ranged_stages)
