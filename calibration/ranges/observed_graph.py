@@ -26,7 +26,7 @@ from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
 NEW_ENTRIES = {"TensorScatter": 1, "ScatterND": 2}
 """Operators that write a cache, and which of their inputs is written: (1, kv_heads, positions, head_size)."""
 OBSERVED_ROLE = "observed"
-STEPS_A_LOOK = 8
+STEPS_A_LOOK = 32
 """Of a decoder's calls with a single position, one in so many is watched: there are hundreds in a reply, much alike."""
 
 
