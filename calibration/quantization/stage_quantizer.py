@@ -161,7 +161,7 @@ class StageQuantizer:
         weighted = {f"{site.name}.dequantized" for site in sites} | set(graph.weights)
         for node in list(graph.nodes):
             factors = [name for place, name in enumerate(node.input) if is_factor(node.op_type, place)]
-            if len(factors) == 2 and not weighted & set(factors) and f"{self.stage}.attention" not in self.kept:
+            if len(factors) == 2 and not weighted & set(factors):
                 names.update(dict.fromkeys(factors))
         for name in names:
             seen = self.ranges.of(self.stage, name)
