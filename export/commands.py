@@ -12,9 +12,7 @@ from sottovoce.calibration.quantization.commands import show_quantized
 from sottovoce.calibration.quantization.plan import PRECISIONS, PrecisionPlan, parse_plan
 from sottovoce.export.dialects import TARGETS
 from sottovoce.export.export import ExportOptions, export
-from sottovoce.export.parity import ParityReport, StageParity
 from sottovoce.export.quantized_export import QuantizedExport, export_quantized, split_plan
-from sottovoce.export.verify import VerifyOptions, verify
 from sottovoce.runtime.commands.options import FILE, common
 from sottovoce.runtime.console import Console
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.calibration.divergence.built_in_inputs import synthetic_picture, synthetic_speech
 from sottovoce.export.checkpoint.folder import resolve_checkpoint
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.parity import (
@@ -27,7 +28,6 @@ from sottovoce.export.parity import (
     compare_tokens,
 )
 from sottovoce.export.reference import Reference
-from sottovoce.calibration.divergence.built_in_inputs import synthetic_picture, synthetic_speech
 from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.embeddings import EmbeddingTable

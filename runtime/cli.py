@@ -32,7 +32,7 @@ class Place:
 
 COMMANDS: dict[str, Place] = {
     "export": Place("sottovoce.export.commands:export_command", "Checkpoint in, bundle out.", "export"),
-    "verify": Place("sottovoce.export.commands:verify_command", "PyTorch against the bundle, by stage.", "export"),
+    "verify": Place("sottovoce.export.verify_command:verify_command", "A bundle against what it was made from."),
     "run": Place("sottovoce.runtime.commands.run:run_command", "One turn: a question in, text and speech out."),
     "say": Place("sottovoce.runtime.commands.say:say_command", "The speech decoder alone."),
     "inspect": Place("sottovoce.runtime.commands.inspect:inspect_command", "What is in a bundle."),
