@@ -104,23 +104,22 @@ class CauseFinder:
         for place, operand in enumerate(operands):
             if operand is None:
                 continue
-            inherited = self._inherited(operand)
-            mended: list[tuple[CauseKind, Array, Array | None]] = []
-            if operand.rounded is not None:
-                before = self._values.found(operand.rounded)
-                mended = [("activation", before, arrays[place]), ("inherited", inherited, before)]
-            elif operand.base in self._pair.reference.stored.names:
-                mended = [("weight", self._pair.expected_weight(operand.base), arrays[place])]
-            elif operand.dequantize is not None:
-                mended = [("cache", inherited, arrays[place])]
-            else:
-                mended = [("inherited", inherited, arrays[place])]
-            for kind, better, worse in mended:
+            for kind, better, worse in self._mended(operand, arrays[place]):
                 now = whole if worse is arrays[place] else self._result(node, name, _put(arrays, place, worse))
                 then = self._result(node, name, _put(arrays, place, better))
                 if now is not None and then is not None:
                     causes.append(Cause(kind, operand, self._against(expected, now, then)))
         return tuple(sorted(causes, key=lambda cause: -cause.share))
+
+    def _mended(self, operand: Operand, array: Array | None) -> list[tuple[CauseKind, Array, Array | None]]:
+        """What to put in an input's place, and of what; a rounded activation may have been wrong before, too."""
+        if operand.rounded is not None:
+            before = self._values.found(operand.rounded)
+            return [("activation", before, array), ("inherited", self._inherited(operand), before)]
+        if operand.base in self._pair.reference.stored.names:
+            return [("weight", self._pair.expected_weight(operand.base), array)]
+        kind: CauseKind = "inherited" if operand.dequantize is None else "cache"
+        return [(kind, self._inherited(operand), array)]
 
     def _operands(self, node: onnx.NodeProto, name: str) -> list[Operand | None]:
         """For each input of the reference's node what the smaller graph reads in its place; None: nothing."""

@@ -72,10 +72,14 @@ class FirstDivergence:
                 f"{token.allowed:.3g})"
             )
         else:
-            error = "infinitely far off" if math.isinf(self.error) else f"{100 * self.error:.2g} % off"
-            what = f"{self.tensor!r} is {error}, allowed {100 * self.allowed:.2g} %"
+            what = f"{self.tensor!r} is {self._off()}, allowed {100 * self.allowed:.2g} %"
         verdict = self.verdict
         return f"stage {self.stage!r}: {what}\n  {verdict.blame}: {verdict.reason}\n  fix: {verdict.advice}"
+
+    def _off(self) -> str:
+        if math.isinf(self.error):
+            return "no number, or of another shape"
+        return f"{100 * self.error:.2g} % off" if self.error < 2 else f"off by {self.error:.3g} times its own size"
 
     def as_json(self) -> dict[str, Any]:
         """One flat object."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sottovoce.runtime.manifest import GraphSpec, StageName, StagePrecision
+from sottovoce.runtime.manifest import DataType, GraphSpec, StageName, StagePrecision
 
 TOLERANCES: Mapping[StagePrecision, float] = {
     "fp32": 1e-3,
@@ -20,10 +20,15 @@ checkpoint comes to in sound graphs (fp16 0.0014, int8-weights 0.056, int8 0.17,
 random, which forgives nothing: trained ones come closer."""
 
 
+CACHE_TOLERANCES: Mapping[DataType, float] = {"float16": TOLERANCES["fp16"], "int8": 0.1}
+"""What a stage is allowed at least for the type of its KV cache (int8: the tiny checkpoint's worst value, 0.043)."""
+
+
 def tolerance_of(spec: GraphSpec, stage: StageName, chosen: float | Mapping[StageName, float] | None) -> float:
-    """What a stage is allowed: what was chosen for it, or the bar of its precision."""
-    if chosen is None:
-        return TOLERANCES[spec.precision]
+    """What a stage is allowed: what was chosen for it, or the bar of its precision and of its cache's."""
     if isinstance(chosen, float):
         return chosen
-    return chosen.get(stage, TOLERANCES[spec.precision])
+    bar = TOLERANCES[spec.precision]
+    if spec.cache is not None:
+        bar = max(bar, CACHE_TOLERANCES.get(spec.cache.dtype, 0.0))
+    return bar if chosen is None else chosen.get(stage, bar)

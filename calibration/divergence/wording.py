@@ -71,12 +71,12 @@ def op(errors: NodeErrors, spec: GraphSpec, is_what_the_graph_says: bool) -> Ver
         "engine_error": errors.engine,
     }
     reason = (
-        f"{errors.expected} of what {spec.file} has as its inputs, in float64, gives {errors.name!r} to "
-        f"{100 * errors.carried:.2g} %; what the engine gives is {100 * (errors.engine or 0.0):.2g} % off"
+        f"{errors.expected} of the inputs that it has gives {errors.name!r} to within {100 * errors.carried:.2g} % in "
+        f"float64; the engine's result is {100 * (errors.engine or 0.0):.2g} % off"
     )
     if is_what_the_graph_says:
-        other = f"{errors.found} in place of {errors.expected}" if errors.found != errors.expected else "other inputs"
-        reason += f", as the graph says, which has {other} or attributes there"
+        other = "other inputs or attributes" if errors.found == errors.expected else str(errors.found)
+        reason += f", as {spec.file} says, which has {other} there"
         advice = "the graph was changed after quantization: quantize again from the bundle given with --against"
     else:
         advice = (
