@@ -74,7 +74,7 @@ class QuantizationSpec:
     smoothed: int = 0
     """Groups of layers whose activations' outlier channels were moved into the weights."""
     kept: Mapping[str, str] = field(default_factory=dict)
-    """Weights that stay in floating point, and why."""
+    """Weights, and products of activations, that stay in floating point, and why."""
 
 
 @dataclass(frozen=True)

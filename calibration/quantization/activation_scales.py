@@ -37,6 +37,15 @@ def activation_scale(statistics: TensorStatistics, smoothing: Floats | None = No
     return float(ends[np.argmin([_squared_error(values, weights, end / INT8_LIMIT) for end in ends])] / INT8_LIMIT)
 
 
+def loses_most(statistics: TensorStatistics, scale: float) -> bool:
+    """Whether more than half of a tensor's values would become zero, of both signs: a few are far larger than the rest.
+
+    The squared error does not show it where the few are the same everywhere and cancel out later, as keys with their
+    positions do in a softmax. A softmax's own results are small for the most part, too, and may be zero.
+    """
+    return statistics.lowest < 0 < statistics.highest and statistics.percentile(0.5) < scale / 2
+
+
 def _squared_error(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64], scale: float) -> float:
     rounded = np.minimum(np.rint(values / scale), INT8_LIMIT) * scale
     return float(np.square(rounded - values) @ weights)

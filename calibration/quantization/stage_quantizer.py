@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sottovoce.calibration.bundles.external_data import ExternalDataWriter
 from sottovoce.calibration.quantization.activation_rounding import is_factor, round_activations
-from sottovoce.calibration.quantization.activation_scales import activation_scale
+from sottovoce.calibration.quantization.activation_scales import activation_scale, loses_most
 from sottovoce.calibration.quantization.cache_precision import (
     CacheScales,
     cache_tensors,
@@ -110,15 +110,15 @@ class StageQuantizer:
 
     def _to_integers(self, graph: StageGraph) -> QuantizationSpec:
         sites = weight_sites(graph)
-        chosen = [site for site in sites if site.name not in self.kept and self._holds_integers(site)]
+        chosen = [site for site in sites if site.name not in self.kept and holds_integers(site)]
         moved = self._smooth(graph, chosen) if self.plan.precision == "int8" else {}
         methods = set()
         for site in chosen:
             rounded, bits, method = self._round(graph, site)
             store_integers(graph, site, rounded, bits)
             methods.add(method)
-        if self.plan.precision == "int8":
-            self._round_activations(graph, chosen, moved)
+        rounds = self.plan.precision == "int8" and bool(chosen)
+        left = self._round_activations(graph, chosen, moved) if rounds else {}
         total, done = sum(site.size for site in sites), sum(site.size for site in chosen)
         files = (graph.spec.file, *graph.spec.data)
         return QuantizationSpec(
@@ -129,11 +129,8 @@ class StageQuantizer:
             bytes_after=0,
             weights_share=done / total if total else 1.0,
             smoothed=len(moved),
-            kept=dict(self.kept) | {site.name: "too small" for site in sites if not self._holds_integers(site)},
+            kept={**self.kept, **{site.name: "too small" for site in sites if not holds_integers(site)}, **left},
         )
-
-    def _holds_integers(self, site: WeightSite) -> bool:
-        return site.op == TABLE or site.size // site.shape[site.output_axis] >= SMALLEST_INPUTS
 
     def _smooth(self, graph: StageGraph, sites: list[WeightSite]) -> dict[str, Floats]:
         """Only decoders have outliers worth moving (Sun et al. 2024); a group must be rounded as a whole."""
@@ -155,18 +152,40 @@ class StageQuantizer:
         )
         return rounded, 4, method
 
-    def _round_activations(self, graph: StageGraph, sites: list[WeightSite], moved: Mapping[str, Floats]) -> None:
-        assert self.ranges is not None  # noqa: S101  # the plan needs them, the caller has checked
+    def _round_activations(
+        self, graph: StageGraph, sites: list[WeightSite], moved: Mapping[str, Floats]
+    ) -> dict[str, str]:
+        """Round what meets integer weights, and both factors of products without weights; returns what was left."""
         names = dict.fromkeys(name for site in sites if site.op != TABLE for name in site.activations)
-        weighted = {f"{site.name}.dequantized" for site in sites} | set(graph.weights)
-        for node in list(graph.nodes):
-            factors = [name for place, name in enumerate(node.input) if is_factor(node.op_type, place)]
-            if len(factors) == 2 and not weighted & set(factors):
+        left = {}
+        for factors in self._products_of_activations(graph, sites):
+            lost = [name for name in factors if loses_most(self._seen(name), activation_scale(self._seen(name)))]
+            if lost:
+                left[" × ".join(factors)] = f"most values of {lost[0]} would become zero"
+            else:
                 names.update(dict.fromkeys(factors))
         for name in names:
-            seen = self.ranges.of(self.stage, name)
-            round_activations(graph, name, activation_scale(seen, moved.get(name)))
+            round_activations(graph, name, activation_scale(self._seen(name), moved.get(name)))
+        return left
+
+    def _products_of_activations(self, graph: StageGraph, sites: list[WeightSite]) -> list[tuple[str, ...]]:
+        """The factors of products that have no weight: attention's."""
+        weighted = {f"{site.name}.dequantized" for site in sites} | set(graph.weights)
+        pairs = (
+            tuple(name for place, name in enumerate(node.input) if is_factor(node.op_type, place))
+            for node in graph.nodes
+        )
+        return [pair for pair in pairs if len(pair) == 2 and not weighted & set(pair)]
+
+    def _seen(self, name: str) -> TensorStatistics:
+        assert self.ranges is not None  # noqa: S101  # the plan needs them, the caller has checked
+        return self.ranges.of(self.stage, name)
 
     def _statistics(self) -> dict[str, TensorStatistics]:
         assert self.ranges is not None  # noqa: S101  # callers ask only where there are ranges
         return {name: seen for (stage, name), seen in self.ranges.statistics.items() if stage == self.stage}
+
+
+def holds_integers(site: WeightSite) -> bool:
+    """Whether a weight is worth a scale: see `SMALLEST_INPUTS`."""
+    return site.op == TABLE or site.size // site.shape[site.output_axis] >= SMALLEST_INPUTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sottovoce.calibration.quantization.activation_scales import activation_scale
+from sottovoce.calibration.quantization.activation_scales import activation_scale, loses_most
 from sottovoce.calibration.quantization.error_compensation import round_compensated
 from sottovoce.calibration.quantization.rounding import INT8_LIMIT, round_blocks, round_channels
 from sottovoce.calibration.quantization.smoothing import best_divisor
@@ -100,3 +100,13 @@ def test_a_rare_outlier_is_clipped_and_an_even_range_is_not() -> None:
     clipped = activation_scale(seen(rows))
     assert clipped < 0.8 * 40 / INT8_LIMIT
     assert activation_scale(seen(np.zeros((4, 16), np.float32))) == 1.0
+
+
+def test_a_tensor_with_a_few_huge_constants_is_known_for_what_it_is() -> None:
+    """Keys with their positions: a channel at hundreds beside many at a few."""
+    keys = DICE.normal(size=(500, 32)).astype(np.float32)
+    assert not loses_most(seen(keys), activation_scale(seen(keys)))
+    keys[:, 0] -= 800
+    assert loses_most(seen(keys), activation_scale(seen(keys)))
+    weights = np.abs(DICE.normal(size=(500, 32))).astype(np.float32) ** 8 / 1e3
+    assert not loses_most(seen(weights), activation_scale(seen(weights)))
