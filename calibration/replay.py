@@ -14,7 +14,12 @@ MAX_NEW_TOKENS = 256
 
 
 def replay(assistant: Assistant, item: EvaluationItem, folder: Path, *, speech: bool) -> ReplyDone:
-    """Ask all that an item's user asked, and return the end of the last reply; answers are greedy.
+    """Ask all that an item's user asked, and return the end of the last reply: see `replay_turns`."""
+    return replay_turns(assistant, item, folder, speech=speech)[-1]
+
+
+def replay_turns(assistant: Assistant, item: EvaluationItem, folder: Path, *, speech: bool) -> list[ReplyDone]:
+    """Ask all that an item's user asked, and return the ends of the replies; they are greedy.
 
     The earlier turns are asked in the same conversation, so that the bundle's own replies (and its KV cache) are what
     a follow-up meets. A captured reply is asked for under its own limit of tokens: where it was cut off, it is cut off
@@ -31,10 +36,8 @@ def replay(assistant: Assistant, item: EvaluationItem, folder: Path, *, speech: 
     """
     limit = MAX_NEW_TOKENS if item.captured is None else item.captured.max_new_tokens
     conversation = assistant.conversation(item.system, greedy=True, speech=speech, max_new_tokens=limit)
-    for turn in item.history:
-        if turn.role == "user":
-            _ask(conversation, turn, folder)
-    return _ask(conversation, item, folder)
+    earlier = [_ask(conversation, turn, folder) for turn in item.history if turn.role == "user"]
+    return [*earlier, _ask(conversation, item, folder)]
 
 
 def _ask(conversation: Conversation, turn: EvaluationItem | HistoryTurn, folder: Path) -> ReplyDone:

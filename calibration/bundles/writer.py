@@ -63,7 +63,7 @@ class BundleWriter:
             SottovoceError: something is in the bundle's place that must not be replaced, or the disk refuses.
         """
         self._require(_State.CREATED)
-        self._check_place()
+        self.check_place()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)  # of a process that had this one's id before it
@@ -81,6 +81,23 @@ class BundleWriter:
             self._state = _State.ABANDONED
         if isinstance(problem, OSError):
             raise self._disk_error(problem) from problem
+
+    def check_place(self) -> None:
+        """Nothing is replaced unasked, and nothing but a bundle (or an empty folder) is replaced at all.
+
+        Raises:
+            SottovoceError: something is in the bundle's place that must not be replaced.
+        """
+        if not os.path.lexists(self.path):
+            return
+        if self.path.is_symlink() or not self.path.is_dir():
+            raise SottovoceError("the output is there and is not a folder", file=self.path, fix="choose another output")
+        if not self._force:
+            message = "the output folder is there already"
+            raise SottovoceError(message, file=self.path, fix="choose another output, or replace it with --force")
+        if any(self.path.iterdir()) and not (self.path / MANIFEST_FILE).is_file():
+            message = f"the output folder is not a bundle (it has no {MANIFEST_FILE}), so it is not replaced"
+            raise SottovoceError(message, file=self.path, fix="choose another output, or remove that folder yourself")
 
     def require_space(self, needed_bytes: int) -> None:
         """Refuse before hours of work what cannot end well.
@@ -150,7 +167,7 @@ class BundleWriter:
             SottovoceError: something came into the bundle's place meanwhile.
         """
         self._require(_State.SEALED)
-        self._check_place()
+        self.check_place()
         replaced = self.path.parent / f".{self.path.name}.replaced-{os.getpid()}"
         had_old = os.path.lexists(self.path)
         if had_old:
@@ -164,19 +181,6 @@ class BundleWriter:
         self._state = _State.PUBLISHED
         if had_old:
             shutil.rmtree(replaced, ignore_errors=True)
-
-    def _check_place(self) -> None:
-        """Nothing is replaced unasked, and nothing but a bundle (or an empty folder) is replaced at all."""
-        if not os.path.lexists(self.path):
-            return
-        if self.path.is_symlink() or not self.path.is_dir():
-            raise SottovoceError("the output is there and is not a folder", file=self.path, fix="choose another output")
-        if not self._force:
-            message = "the output folder is there already"
-            raise SottovoceError(message, file=self.path, fix="choose another output, or replace it with --force")
-        if any(self.path.iterdir()) and not (self.path / MANIFEST_FILE).is_file():
-            message = f"the output folder is not a bundle (it has no {MANIFEST_FILE}), so it is not replaced"
-            raise SottovoceError(message, file=self.path, fix="choose another output, or remove that folder yourself")
 
     def _disk_error(self, problem: OSError) -> SottovoceError:
         file = problem.filename or self.path
