@@ -12,6 +12,9 @@ from sottovoce.calibration.quantization.quantize import QuantizeJob, QuantizeRep
 from sottovoce.calibration.quantization.report_page import report_page
 from sottovoce.calibration.ranges.calibrate import calibrate
 from sottovoce.calibration.ranges.range_file import read_ranges
+from sottovoce.calibration.sensitivity.budget import parse_budget
+from sottovoce.calibration.sensitivity.budgeted import BudgetedJob, quantize_within
+from sottovoce.calibration.sensitivity.report import SearchReport
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.commands.options import BUNDLE, FILE, common
 from sottovoce.runtime.console import Console
@@ -54,6 +57,12 @@ def calibrate_command(  # noqa: PLR0913  # click hands over one argument a flag
 )  # fmt: skip
 @click.option("--ranges", type=FILE, metavar="RANGES", help="What `calibrate` wrote; int8 and kv_cache=int8 need it.")
 @click.option("--data", type=FILE, metavar="DIR", help="A set of conversations to measure the cost in answers on.")
+@click.option(
+    "--budget", metavar="MEASURE:CHANGE",
+    help="Keep in floating point what must be for this to hold: reply-exact:-0.5, wer:1.0 (points) or logit-kl:0.01. "
+    "Needs --data; an interrupted search goes on.",
+)  # fmt: skip
+@click.option("--allow-little-data", is_flag=True, help="Hold a budget on fewer than 32 conversations.")
 @click.option("--report", "page", type=FILE, metavar="F.html", help="Write the report as a page, too.")
 @click.option("-o", "--output", type=FILE, required=True, metavar="BUNDLE2", help="The bundle to write.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
@@ -63,6 +72,8 @@ def quantize_command(  # noqa: PLR0913  # click hands over one argument a flag
     precision: str,
     ranges: Path | None,
     data: Path | None,
+    budget: str | None,
+    allow_little_data: bool,
     page: Path | None,
     output: Path,
     force: bool,
@@ -73,10 +84,17 @@ def quantize_command(  # noqa: PLR0913  # click hands over one argument a flag
     del debug
     console = Console(as_json)
     plan = parse_plan(precision)
+    limit = None if budget is None else parse_budget(budget)
+    if limit is not None and data is None:
+        raise click.UsageError("--budget needs --data DIR: conversations to hold it on")
     with console.progress() as progress:
         source = Bundle.open(bundle, progress=progress)
         job = QuantizeJob(source, plan, None if ranges is None else read_ranges(ranges), data)
-        report = quantize(job, BundleWriter(output, force=force), progress)
+        writer = BundleWriter(output, force=force)
+        if limit is None:
+            report = quantize(job, writer, progress)
+        else:
+            report = quantize_within(BudgetedJob(job, limit, allow_little_data), writer, progress)
     if page is not None:
         page.write_text(report_page(report), encoding="utf-8")
     show_quantized(console, report)
@@ -88,8 +106,20 @@ def show_quantized(console: Console, report: QuantizeReport) -> None:
     console.say(f"{report.bundle}: {report.bytes_after / 1e6:.1f} MB, {share:.3f} × {report.bytes_before / 1e6:.1f} MB")
     columns = ["stage", "precision", "before", "after", "", "weights", "multiply-adds in INT8"]
     console.table("", columns, [_row(change) for change in report.stages], [2, 3, 4, 5, 6])
+    if report.search is not None:
+        _say_search(console, report.search)
     _say_cost(console, report)
     console.result({"bundle": str(report.bundle), **report.as_json()})
+
+
+def _say_search(console: Console, search: SearchReport) -> None:
+    rows = [
+        [str(point.kept), f"{point.bytes / 1e6:.1f} MB", f"{point.cost:.3g}", "chosen" * (point.kept == search.kept)]
+        for point in search.points
+    ]
+    console.table(f"\nbudget {search.budget}", ["layers kept", "size", search.unit, ""], rows, [0, 1, 2])
+    kept = [f"{layer.stage} {layer.layer} ({layer.value:.2g})" for layer in search.layers[: search.kept]]
+    console.say(f"kept in floating point, with the KL of each alone: {', '.join(kept) or 'none'}")
 
 
 def _say_cost(console: Console, report: QuantizeReport) -> None:

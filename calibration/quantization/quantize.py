@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from sottovoce.calibration.quantization.quality import QualityCost, measure_cost
 from sottovoce.calibration.quantization.stage_quantizer import StageQuantizer
 from sottovoce.calibration.quantization.tables import TABLES, copy_table, shrink_table
 from sottovoce.calibration.ranges.range_file import Ranges
+from sottovoce.calibration.sensitivity.report import SearchReport
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.manifest import (
@@ -56,6 +58,8 @@ class QuantizeReport:
     stages: tuple[StageChange, ...]
     cost: QualityCost | None = None
     """What it costs in answers; None: not measured."""
+    search: SearchReport | None = None
+    """How the weights that stay in floating point were found; None: by no search."""
 
     def as_json(self) -> dict[str, Any]:
         """The report as `--json` prints it, and as it lies in the bundle."""
@@ -64,6 +68,7 @@ class QuantizeReport:
             "bytes_after": self.bytes_after,
             "stages": write_record(self.stages),
             "quality": None if self.cost is None else self.cost.as_json(),
+            "search": None if self.search is None else self.search.as_json(),
         }
 
 
@@ -76,12 +81,16 @@ class QuantizeJob:
         plan: what each stage is to be.
         ranges: what real inputs did; None where the plan needs none.
         data: a set to measure the cost in answers on; None: it is not measured.
+        kept: names of weights that stay in floating point, with the reason, by stage.
+        search: how these were found; None: by no search.
     """
 
     source: Bundle
     plan: PrecisionPlan
     ranges: Ranges | None = None
     data: Path | None = None
+    kept: Mapping[StageName, Mapping[str, str]] = field(default_factory=dict)
+    search: SearchReport | None = None
 
 
 def quantize(job: QuantizeJob, writer: BundleWriter, progress: Progress | None = None) -> QuantizeReport:
@@ -97,10 +106,11 @@ def quantize(job: QuantizeJob, writer: BundleWriter, progress: Progress | None =
             already; the output's place will not do, or the disk is full. Nothing is left behind then.
     """
     progress = progress or SilentProgress()
-    _check(job.source, job.plan, job.ranges)
+    check_job(job)
     with writer:
         manifest = writer.seal(_write(job, writer, progress), progress)
         report = _report(job.source, Bundle.open(writer.folder, verify_hashes=False), writer.path)
+        report = replace(report, search=job.search)
         if job.data is not None:
             cost = measure_cost(job.source.path, writer.folder, job.data, progress)
             report = replace(report, cost=cost)
@@ -119,7 +129,7 @@ def _write(job: QuantizeJob, writer: BundleWriter, progress: Progress) -> Bundle
     graphs: dict[str, GraphSpec] = {}
     for number, stage in enumerate(STAGES):
         progress.step("quantizing", number, len(STAGES))
-        quantizer = StageQuantizer(source, stage, plan.of(stage), job.ranges)
+        quantizer = StageQuantizer(source, stage, plan.of(stage), job.ranges, job.kept.get(stage, {}))
         if quantizer.changes_nothing:
             graphs[stage] = _copy_stage(source, stage, writer)
         else:
@@ -139,7 +149,14 @@ def _write(job: QuantizeJob, writer: BundleWriter, progress: Progress) -> Bundle
     )
 
 
-def _check(source: Bundle, plan: PrecisionPlan, ranges: Ranges | None) -> None:
+def check_job(job: QuantizeJob) -> None:
+    """Refuse what cannot be made, before anything is computed.
+
+    Raises:
+        SottovoceError: the plan needs ranges and there are none, or they are of another graph; a stage is quantized
+            already.
+    """
+    source, plan, ranges = job.source, job.plan, job.ranges
     changed = [stage for stage, stage_plan in plan.stages.items() if stage_plan.precision not in ("fp32", "fp16")]
     for stage in changed:
         if source.graph(stage).quantization is not None:

@@ -1,4 +1,4 @@
-"""A quantization's report as one HTML page that needs nothing beside it: sizes, answers, misses to listen to."""
+"""A quantization's report as one HTML page that needs nothing beside it: sizes, answers, misses to hear, layers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sottovoce.calibration.quantization.quality import Miss, QualityCost
 from sottovoce.calibration.quantization.quantize import QuantizeReport
+from sottovoce.calibration.sensitivity.charts import STYLE as CHART_STYLE
+from sottovoce.calibration.sensitivity.charts import search_section
 
 SHOWN_MISSES = 40
 LARGEST_AUDIO_BYTES = 2 << 20
@@ -39,7 +41,9 @@ def report_page(report: QuantizeReport) -> str:
         "<h2>Answers</h2>",
         "<p class='note'>Not measured: quantize with --data.</p>" if report.cost is None else _answers(report.cost),
     ]
-    head = f"<meta charset='utf-8'><title>{escape(report.bundle.name)}</title><style>{_STYLE}</style>"
+    if report.search is not None:
+        parts.append(search_section(report.search))
+    head = f"<meta charset='utf-8'><title>{escape(report.bundle.name)}</title><style>{_STYLE}{CHART_STYLE}</style>"
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
