@@ -13,6 +13,7 @@ from sottovoce.calibration.quantization.plan import parse_plan
 from sottovoce.calibration.quantization.quantize import QuantizeJob
 from sottovoce.calibration.quantization.sites import weight_sites
 from sottovoce.calibration.quantization.stage_quantizer import holds_integers
+from sottovoce.calibration.ranges.range_file import Ranges
 from sottovoce.calibration.sensitivity.layer_meter import LayerMeter
 from sottovoce.calibration.sensitivity.layers import layer_name, planned_layers
 from sottovoce.calibration.sensitivity.teacher import Conversations, Teacher
@@ -98,6 +99,20 @@ def test_the_layer_that_rounding_hurts_is_found(hurt_bundle: Path, typed_set: Pa
     assert ranked[0] == "layers.1.mlp"
     assert costs[ranked[0]] > 3 * costs[ranked[1]]
     assert min(costs.values()) > 0
+
+
+def test_every_stage_has_a_measure(tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path) -> None:
+    """A spoken question about a picture goes through all of them; weights and activations in INT8."""
+    job = QuantizeJob(Bundle.open(tiny_bundle, verify_hashes=False), parse_plan("int8"), tiny_ranges)
+    folder = tiny_ranges.path.parent
+    layers = planned_layers(job.source, job.plan)
+    meter = LayerMeter(job, Conversations(read_evaluation_set(folder)[:1], folder, tmp_path), SilentProgress())
+    for stage in STAGES:
+        first, *others = [layer for layer in layers if layer.stage == stage]
+        found = meter.measure(first, [name for layer in others for name in layer.weights])
+        assert found.measure == ("relative_error" if first.speaks else "kl"), stage
+        assert 0 < found.value < 0.1, (stage, found.value)
+    meter.close()
 
 
 def test_a_stage_that_no_conversation_uses_is_not_called_insensitive(
