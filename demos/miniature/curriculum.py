@@ -65,14 +65,26 @@ _MINUS = ("what is {a} minus {b}", "how much is {a} minus {b}", "{a} minus {b}",
 _TIMES = ("what is {a} times {b}", "how much is {a} times {b}", "{a} times {b}", "tell me {a} times {b}")
 
 
+DEMONSTRATED = (7, 5)
+"""The sum that `make demo` asks for is learned, whatever the hash says."""
+SMALL_SUM = 12
+"""Sums up to this and this are what people try first: half of all sums that are drawn are such."""
+
+
+def small_sums() -> frozenset[str]:
+    """Questions for sums of two numbers that are both small."""
+    numbers = [number_words(n) for n in range(1, SMALL_SUM + 1)]
+    return frozenset(question for a in numbers for b in numbers for question in _phrased(_PLUS, a=a, b=b))
+
+
 def _sums() -> Iterator[Item]:
     for a in range(1, 21):
         for b in range(1, 21):
             words = {"a": number_words(a), "b": number_words(b)}
             # The mirrored sum stays in training: what is kept out is the combination, not the fact.
-            kept_out = a > b and stable_hash("sum", a, b) % 5 == 0
+            kept_out = a > b and stable_hash("sum", a, b) % 5 == 0 and (a, b) != DEMONSTRATED
             reply = sentence(f"{words['a']} plus {words['b']} is {number_words(a + b)}")
-            patterns = _PLUS if max(a, b) <= 12 else _PLUS[stable_hash(a, b) % 2 :: 2]
+            patterns = _PLUS if max(a, b) <= SMALL_SUM else _PLUS[stable_hash(a, b) % 2 :: 2]
             yield Item(f"{a}+{b}", _phrased(patterns, **words), reply, kept_out)
     for a in range(1, 21):
         for b in range(1, a + 1):

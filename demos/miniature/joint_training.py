@@ -33,12 +33,12 @@ class JointRecipe:
 
     shards: int = 30
     seed: int = 13
-    steps: int = 2000
+    steps: int = 3400
     batch_size: int = 20
     peak_rate: float = 6e-4
     letter_weight: float = 0.15
     token_weight: float = 0.3
-    mixture: Mixture = field(default_factory=lambda: Mixture(typed=8, stretched=3, pictures=9, clips=4, noises=0))
+    mixture: Mixture = field(default_factory=lambda: Mixture(typed=8, stretched=4, pictures=12, clips=6, noises=0))
     report_every: int = 20
     save_every_seconds: float = 90.0
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sottovoce.demos.miniature import augmentation
 from sottovoce.demos.miniature.clips import draw_clip
-from sottovoce.demos.miniature.curriculum import Exchange, Turn, questions
+from sottovoce.demos.miniature.curriculum import Exchange, Turn, questions, small_sums
 from sottovoce.demos.miniature.followups import followups
 from sottovoce.demos.miniature.pictures import draw_picture, draw_visual_question
 from sottovoce.demos.miniature.sentences import overheard, say_after_me
@@ -72,6 +72,8 @@ def draw_exchanges(seed: int, held_out: bool, visual: bool = True) -> Iterator[E
     for exchange in questions():
         if exchange.held_out == held_out:
             by_task.setdefault(exchange.task, []).append(exchange)
+    small = small_sums()
+    first_tried = [exchange for exchange in by_task["sums"] if exchange.question in small]
     drawn = ("picture", "clip") if visual else ()
     tasks = [task for task in TASK_WEIGHTS if task in by_task or task in streams or task in drawn]
     weights = [TASK_WEIGHTS[task] for task in tasks]
@@ -85,6 +87,8 @@ def draw_exchanges(seed: int, held_out: bool, visual: bool = True) -> Iterator[E
         elif task == "clip":
             asked = draw.choice(draw_clip(draw, held_out, 16).questions)
             yield Exchange(asked.question, "", "clip", held_out)
+        elif task == "sums" and draw.random() < 0.5:
+            yield draw.choice(first_tried)
         else:
             yield draw.choice(by_task[task])
 

@@ -42,7 +42,7 @@ MINIATURE_CODEC = CodecConfig(
 class CodecTraining:
     """Recipe of the generator; a segment is that many codes (1/40 s)."""
 
-    steps: int = 7_000
+    steps: int = 10_000
     batch_size: int = 6
     segment_codes: int = 28
     peak_learning_rate: float = 1.5e-3
