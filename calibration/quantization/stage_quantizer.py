@@ -161,7 +161,7 @@ class StageQuantizer:
         for factors in self._products_of_activations(graph, sites):
             lost = [name for name in factors if loses_most(self._seen(name), activation_scale(self._seen(name)))]
             if lost:
-                left[" × ".join(factors)] = f"most values of {lost[0]} would become zero"
+                left[" × ".join(factors)] = f"most values of {lost[0]} are within two steps of zero"
             else:
                 names.update(dict.fromkeys(factors))
         for name in names:
