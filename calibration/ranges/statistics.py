@@ -18,7 +18,7 @@ SAMPLE_BYTES = 1 << 20
 """Rows that are kept of a tensor take this much together…"""
 FEWEST_ROWS = 128
 """…or are this many, where rows are long."""
-COUNTED_AT_ONCE = 1 << 16
+COUNTED_AT_ONCE = 1 << 13
 """Of a larger array, so many elements (evenly spread) go into the histogram; its extremes are always all counted."""
 
 
