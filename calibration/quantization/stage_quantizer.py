@@ -144,7 +144,7 @@ class StageQuantizer:
         matrix = site.matrix(graph.read(site.name))
         if self.plan.block_size is None or not site.is_product:
             return round_channels(matrix, graph.float_type), 8, "nearest"
-        seen = self._statistics().get(site.activations[0]) if self.ranges is not None else None
+        seen = None if self.ranges is None else self.ranges.statistics.get((self.stage, site.activations[0]))
         if seen is None or len(site.activations) > 1:
             return round_blocks(matrix, self.plan.block_size, None, graph.float_type), 4, "nearest"
         rounded, method = round_compensated(

@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx
 
+from sottovoce.calibration.quantization.cache_precision import UPDATE_PLACES
 from sottovoce.calibration.quantization.graph import StageGraph
 from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS, TABLE, weight_sites
 from sottovoce.calibration.ranges.statistics import ObservedTensor, StatisticsCollector
@@ -23,8 +24,6 @@ from sottovoce.runtime.backends.session import Array, CacheBuffers
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
 
-NEW_ENTRIES = {"TensorScatter": 1, "ScatterND": 2}
-"""Operators that write a cache, and which of their inputs is written: (1, kv_heads, positions, head_size)."""
 OBSERVED_ROLE = "observed"
 STEPS_A_LOOK = 32
 """Of a decoder's calls with a single position, one in so many is watched: there are hundreds in a reply, much alike."""
@@ -48,8 +47,8 @@ def observed_tensors(graph: StageGraph) -> list[ObservedTensor]:
         if node.op_type in PRODUCTS and not weights & set(node.input[:2]):
             for name in node.input[:2]:
                 watch(name, ())
-        if node.op_type in NEW_ENTRIES:
-            entry = node.input[NEW_ENTRIES[node.op_type]]
+        if node.op_type in UPDATE_PLACES:
+            entry = node.input[UPDATE_PLACES[node.op_type]]
             if entry not in weights:
                 watch(entry, (-3, -1))
     order = {name: place for place, node in enumerate(graph.nodes) for name in node.output}
