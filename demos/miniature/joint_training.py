@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sottovoce.demos.miniature.encoder_training import letter_errors, letter_loss, token_loss
 from sottovoce.demos.miniature.language_training import teach
 from sottovoce.demos.miniature.learner import Learner
-from sottovoce.demos.miniature.lessons import Mixture, Teacher
+from sottovoce.demos.miniature.lessons import Heard, Mixture, Teacher
 from sottovoce.demos.miniature.model import AUDIO, build_audio_encoder, use_bfloat16
 from sottovoce.demos.miniature.prompts import PromptWriter
 from sottovoce.demos.miniature.speech_batches import LETTERS, Disturbance, SpeechData, collate, letters_of
@@ -31,14 +31,14 @@ from sottovoce.export.modules.masks import length_mask
 class JointRecipe:
     """How the two are joined."""
 
-    shards: int = 30
+    shards: int = 70
     seed: int = 13
-    steps: int = 3400
+    steps: int = 8000
     batch_size: int = 20
     peak_rate: float = 6e-4
     letter_weight: float = 0.15
     token_weight: float = 0.3
-    mixture: Mixture = field(default_factory=lambda: Mixture(typed=8, stretched=4, pictures=12, clips=6, noises=0))
+    mixture: Mixture = field(default_factory=lambda: Mixture(typed=10, stretched=4, pictures=22, clips=9, noises=0))
     report_every: int = 20
     save_every_seconds: float = 90.0
 
@@ -91,14 +91,23 @@ class JointTrainer:
         tokens = [self.writer.encode(" " + one.exchange.question) if one.exchange.question else () for one in spoken]
         by_letters = letter_loss(log_probabilities, sizes, letters)
         by_tokens = token_loss(embeddings, counts, tokens, self.table, self.writer.blank)
-        lessons = self.teacher.listen(spoken, counts.tolist(), dice)
-        heard = end_to_end(embeddings, counts)
-        reply, right = self.learner.reply_loss(lessons.rows, torch.from_numpy(lessons.pixels), heard)
+        reply, right = self._reply(self.teacher.listen(spoken, counts.tolist(), dice), end_to_end(embeddings, counts))
         (reply + self.recipe.letter_weight * by_letters + self.recipe.token_weight * by_tokens).backward()
         return {
             "reply_loss": float(reply.detach()), "token_loss": float(by_tokens.detach()),
-            "letter_errors": letter_errors(log_probabilities, sizes, letters), "spoken": float(right.float().mean()),
+            "letter_errors": letter_errors(log_probabilities, sizes, letters), "spoken": right,
         }  # fmt: skip
+
+    def _reply(self, groups: list[Heard], heard: Tensor) -> tuple[Tensor, float]:
+        """The loss over all groups, every reply counting the same, and how many rows were right as a whole."""
+        total, right, rows = torch.zeros(()), 0, 0
+        replies = sum(group.lessons.replies for group in groups)
+        for group, part in zip(groups, heard.split([group.embeddings for group in groups]), strict=True):
+            lessons = group.lessons
+            loss, correct = self.learner.reply_loss(lessons.rows, torch.from_numpy(lessons.pixels), part)
+            total = total + loss * (lessons.replies / replies)
+            right, rows = right + int(correct.sum()), rows + len(correct)
+        return total, right / rows
 
     def state(self) -> dict[str, Any]:
         """Everything to go on from here."""

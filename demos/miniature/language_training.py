@@ -58,16 +58,16 @@ class LanguageRecipe:
 
 
 def teach(learner: Learner, groups: Sequence[Lessons]) -> dict[str, float]:
-    """Add the gradients of groups of lessons, every row counting the same.
+    """Add the gradients of groups of lessons, every reply counting the same.
 
     Returns:
         The mean loss, and for each kind of lesson the share of replies that were right as a whole (teacher-forced).
     """
-    total, loss = sum(len(group.rows) for group in groups), 0.0
+    total, loss = sum(group.replies for group in groups), 0.0
     right: dict[str, list[bool]] = {}
     for group in groups:
         part, correct = learner.reply_loss(group.rows, torch.from_numpy(group.pixels))
-        part = part * (len(group.rows) / total)
+        part = part * (group.replies / total)
         part.backward()
         loss += float(part.detach())
         for row, is_right in zip(group.rows, correct.tolist(), strict=True):

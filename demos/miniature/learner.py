@@ -56,8 +56,9 @@ class Learner(nn.Module):
         chosen = logits[:, :-1][learned]
         # Every reply counts the same, however long: it is right or wrong as a whole.
         losses = F.cross_entropy(chosen.float(), target[learned], reduction="none")
-        per_row = learned.sum(1, keepdim=True).expand_as(learned)[learned]
-        loss = 0.5 * losses.mean() + 0.5 * (losses / per_row).sum() / len(rows)
+        replies = torch.tensor([row.replies for row in rows])[:, None]
+        a_reply = (learned.sum(1, keepdim=True) / replies).expand(learned.shape)[learned]
+        loss = 0.5 * losses.mean() + 0.5 * (losses / a_reply).sum() / replies.sum()
         with torch.no_grad():
             wrong = torch.zeros_like(learned)
             wrong[learned] = chosen.argmax(-1) != target[learned]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sottovoce.demos.miniature.clips import draw_clip
 from sottovoce.demos.miniature.curriculum import Exchange
-from sottovoce.demos.miniature.model import VISION
+from sottovoce.demos.miniature.model import CONTEXT_LENGTH, VISION
 from sottovoce.demos.miniature.pictures import DESCRIBE, VisualQuestion, draw_picture, draw_visual_question
 from sottovoce.demos.miniature.prompts import OTHER_SYSTEMS, SYSTEM, Ask, PromptWriter, Row, Sound, stretched, typed
 from sottovoce.demos.miniature.speech_in import Spoken, draw_exchanges
@@ -29,6 +29,11 @@ FRONT_END = ImageFrontEnd(
 
 
 TEXTS_A_GROUP = 16
+CONVERSATION_SHARE = 0.5
+"""How many of the steps have a conversation among their lessons, of typed and stretched text and of heard speech."""
+LONGEST_HEARD = 8
+LONG_EVERY, LONG_TURNS = 6, 40
+"""Among how many of those one is long: as many turns as the context holds."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,19 @@ class Lessons:
 
     rows: list[Row]
     pixels: NDArray[np.float32]
+
+    @property
+    def replies(self) -> int:
+        """How many replies are learned."""
+        return sum(row.replies for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Lessons about utterances that follow one another in a batch, and how many embeddings they are made of."""
+
+    lessons: Lessons
+    embeddings: int
 
 
 def lessons_of(rows: list[Row], images: Sequence[Image.Image]) -> Lessons:
@@ -109,11 +127,40 @@ class Teacher:
     def draw(self, mixture: Mixture, dice: np.random.Generator) -> list[Lessons]:
         """A step's lessons without heard speech: texts of like length, pictures and clips apart, against padding."""
         draw = random.Random(int(dice.integers(1 << 60)))
-        text = sorted(self._draw_text(mixture, draw, dice), key=lambda row: len(row.ids))
+        text, conversations = self._converse(self._draw_text(mixture, draw, dice), draw, dice)
+        text.sort(key=lambda row: len(row.ids))
         texts = [lessons_of(text[start : start + TEXTS_A_GROUP], ()) for start in range(0, len(text), TEXTS_A_GROUP)]
         pictures = self._draw_pictures(mixture.pictures, mixture.captions_only, draw, dice)
         clips = self._draw_clips(mixture.clips, draw, dice)
-        return [group for group in (*texts, pictures, clips) if group.rows]
+        return [group for group in (*conversations, *texts, pictures, clips) if group.rows]
+
+    def _converse(
+        self, rows: list[Row], draw: random.Random, dice: np.random.Generator
+    ) -> tuple[list[Row], list[Lessons]]:
+        """Some of the rows become one conversation: the rest, and that one as a group of its own.
+
+        A reply is to be right at the twentieth turn, too, whatever was talked about before.
+        """
+        if len(rows) < 2 or draw.random() >= CONVERSATION_SHARE:
+            return rows, []
+        if draw.randrange(LONG_EVERY) == 0:
+            long = Mixture(typed=LONG_TURNS // 3, stretched=LONG_TURNS - LONG_TURNS // 3, noises=0)
+            members = [row for row in self._draw_text(long, draw, dice) if self._stays(row)]
+        else:
+            chosen = set(draw.sample(range(len(rows)), draw.randint(2, len(rows))))
+            members = [row for i, row in enumerate(rows) if i in chosen and self._stays(row)]
+            rows = [row for i, row in enumerate(rows) if i not in chosen or not self._stays(row)]
+        draw.shuffle(members)
+        return rows, [lessons_of([self._within_context(members)], ())] if len(members) > 1 else []
+
+    def _within_context(self, members: Sequence[Row]) -> Row:
+        while len((whole := self.writer.conversation(members)).ids) > CONTEXT_LENGTH:
+            members = members[:-1]
+        return whole
+
+    def _stays(self, row: Row) -> bool:
+        """Talk that was meant for others is taken out of the history again, and so stands in no conversation."""
+        return self.writer.encode(STATE_NOISE)[0] not in row.labels
 
     def _draw_text(self, mixture: Mixture, draw: random.Random, dice: np.random.Generator) -> list[Row]:
         rows: list[Row] = []
@@ -148,24 +195,35 @@ class Teacher:
             rows.append(self.visual(draw.choice(clip.questions), len(clip.frames), draw.random() < 0.4, draw, dice))
         return lessons_of(rows, images)
 
-    def listen(self, spoken: Sequence[Spoken], tokens: Sequence[int], dice: np.random.Generator) -> Lessons:
+    def listen(self, spoken: Sequence[Spoken], tokens: Sequence[int], dice: np.random.Generator) -> list[Heard]:
         """Lessons about heard speech: `tokens` says how many embeddings the encoder makes of each utterance.
 
-        A question about a picture is put to a picture that is drawn until one fits it.
+        The first few may make a conversation. A question about a picture is put to a picture that is drawn until one
+        fits it.
         """
         draw = random.Random(int(dice.integers(1 << 60)))
-        rows: list[Row] = []
-        images: list[Image.Image] = []
-        for one, length in zip(spoken, tokens, strict=True):
-            exchange = one.exchange
-            if exchange.task in ("picture", "clip"):
-                reply, frames = self._picture_for(exchange, draw)
-                images += frames
-                asked = Ask(Sound(length), len(frames))
-                rows.append(self.writer.lesson(self.system(draw), (), asked, STATE_SPOKEN + reply, "spoken"))
-            else:
-                rows.append(self.lesson(exchange, Ask(Sound(length)), True, draw, dice))
-        return lessons_of(rows, images)
+        together = draw.randint(2, LONGEST_HEARD) if draw.random() < CONVERSATION_SHARE else 0
+        lessons = [self._listen(one, length, draw, dice) for one, length in zip(spoken, tokens, strict=True)]
+        stay = [row for row, _ in lessons[:together] if self._stays(row)]
+        if len(stay) < together:  # to take some out, the embeddings would have to be put in another order
+            together = 0
+        groups = []
+        for part, joined in ((slice(0, together), True), (slice(together, None), False)):
+            rows, images = [row for row, _ in lessons[part]], [frame for _, frames in lessons[part] for frame in frames]
+            if rows:
+                whole = [self.writer.conversation(rows)] if joined else rows
+                groups.append(Heard(lessons_of(whole, images), sum(tokens[part])))
+        return groups
+
+    def _listen(
+        self, one: Spoken, length: int, draw: random.Random, dice: np.random.Generator
+    ) -> tuple[Row, Sequence[Image.Image]]:
+        exchange = one.exchange
+        if exchange.task not in ("picture", "clip"):
+            return self.lesson(exchange, Ask(Sound(length)), True, draw, dice), ()
+        reply, frames = self._picture_for(exchange, draw)
+        asked = Ask(Sound(length), len(frames))
+        return self.writer.lesson(self.system(draw), (), asked, STATE_SPOKEN + reply, "spoken"), frames
 
     def _picture_for(self, exchange: Exchange, draw: random.Random) -> tuple[str, Sequence[Image.Image]]:
         """Draw small until a picture or clip answers the question, then draw that one in full."""

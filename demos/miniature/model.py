@@ -16,6 +16,8 @@ from sottovoce.export.modules.audio_transformer import AudioTransformer, Positio
 from sottovoce.export.modules.language_model import LanguageModel
 from sottovoce.export.modules.vision_encoder import VisionEncoder, VisionLayer
 
+CONTEXT_LENGTH = 1024
+"""Positions that the language model is made for."""
 AUDIO = AudioEncoderConfig(
     mel_bins=80,
     subsampling_size=48,
@@ -51,7 +53,7 @@ def language_config(vocabulary_size: int) -> LanguageModelConfig:
         num_kv_heads=2,
         head_size=64,
         vocab_size=vocabulary_size,
-        max_positions=1024,
+        max_positions=CONTEXT_LENGTH,
         rope_theta=10000.0,
     )
 

@@ -45,12 +45,16 @@ class Ask:
 
 @dataclass
 class Row:
-    """One sequence: ids with placeholders, labels (the reply only), and made-up sound in its order of appearance."""
+    """One sequence: ids with placeholders, labels (the replies only), and made-up sound in its order of appearance."""
 
     kind: str = ""
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     sounds: list[Sound] = field(default_factory=list)
+    system_length: int = 0
+    """How many of the ids are the system turn."""
+    replies: int = 1
+    """How many replies are learned."""
 
 
 class PromptWriter:
@@ -74,6 +78,7 @@ class PromptWriter:
         """Everything up to where the reply begins; `history` holds earlier questions with the replies as generated."""
         row = Row(kind)
         row.ids += self.encode(f"{TURN_START}system\n{system}{TURN_END}\n")
+        row.system_length = len(row.ids)
         for earlier, reply in history:
             self._add_turn(row, earlier)
             row.ids += self.encode(f"{reply}{TURN_END}\n")
@@ -88,6 +93,18 @@ class PromptWriter:
         row.ids += answer
         row.labels += answer
         return row
+
+    def conversation(self, lessons: Sequence[Row]) -> Row:
+        """Lessons one after the other as a single long conversation, in which every reply is learned."""
+        first = lessons[0]
+        whole = Row("conversation", list(first.ids), list(first.labels), list(first.sounds), first.system_length)
+        for lesson in lessons[1:]:
+            between = self.encode("\n")
+            whole.ids += [*between, *lesson.ids[lesson.system_length :]]
+            whole.labels += [*[IGNORED] * len(between), *lesson.labels[lesson.system_length :]]
+            whole.sounds += lesson.sounds
+        whole.replies = sum(lesson.replies for lesson in lessons)
+        return whole
 
     def _add_turn(self, row: Row, ask: Ask) -> None:
         row.ids += self.encode(f"{TURN_START}user\n")

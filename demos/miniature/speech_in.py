@@ -31,8 +31,8 @@ NOISES_A_SHARD = 20
 
 TASK_WEIGHTS = {
     "sums": 12, "numbers": 6, "capitals": 11, "opposites": 8, "colors": 8, "dates": 10, "units": 5, "animals": 5,
-    "devices": 9, "timers": 5, "small_talk": 6, "say_after_me": 17, "follow_up": 8, "overheard": 10, "picture": 7,
-    "clip": 2,
+    "devices": 9, "timers": 5, "small_talk": 6, "say_after_me": 17, "follow_up": 8, "overheard": 8, "picture": 14,
+    "clip": 3,
 }  # fmt: skip
 """How often a task is spoken: the small ones far more often than their number of questions would give."""
 

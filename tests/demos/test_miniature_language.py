@@ -22,7 +22,7 @@ from sottovoce.demos.miniature.encoder_training import (
 )
 from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
 from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer, Phase
-from sottovoce.demos.miniature.lessons import Mixture
+from sottovoce.demos.miniature.lessons import Mixture, Teacher
 from sottovoce.demos.miniature.pictures import COLORS, SHAPES, draw_picture
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
 from sottovoce.demos.miniature.speech_batches import Disturbance, SpeechData, disturb
@@ -48,6 +48,13 @@ from sottovoce.demos.miniature.vision_training import (
     token_order,
 )
 from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.manifest import PromptSpec, StateTokens
+from sottovoce.runtime.text.prompt import AUDIO_ID as RUNTIME_AUDIO
+from sottovoce.runtime.text.prompt import IMAGE_ID as RUNTIME_IMAGE
+from sottovoce.runtime.text.prompt import PromptBuilder, UserContent
+from sottovoce.runtime.text.tokenizer import Tokenizer as RuntimeTokenizer
+
+SPEC = PromptSpec("<|im_start|>", "<|im_end|>", "", "", "", StateTokens())
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +263,50 @@ def test_warped_features_move_along_the_mel_axis() -> None:
     wider = disturb(ramp, replace(still, stretch=0.12), np.random.default_rng(2))[0, 10:70]
     assert np.allclose(np.diff(wider), np.diff(wider)[0], atol=1e-4)
     assert not np.isclose(np.diff(wider)[0], 1, atol=1e-3)
+
+
+def test_a_conversation_of_lessons_reads_as_the_runtime_feeds_it_and_teaches_every_reply(
+    writer: PromptWriter, table: np.ndarray, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    heard = stretched(writer.encode(" what is two plus two"), writer.blank, table, np.random.default_rng(0))
+    lessons = [
+        writer.lesson("Be brief.", (), Ask("what is one plus one"), "☜One plus one is two."),
+        writer.lesson("Other.", (), Ask(heard), "☞Two plus two is four."),
+        writer.lesson("Other.", ((Ask("hello"), "☜Hello."),), Ask("and who are you", images=1), "☜I am here."),
+    ]
+    whole = writer.conversation(lessons)
+
+    save_tokenizer(tokenizer, tmp_path)
+    builder = PromptBuilder(RuntimeTokenizer(tmp_path / "tokenizer.json"), SPEC)
+    turns: list[tuple[UserContent, str]] = [
+        (UserContent(text="what is one plus one"), "☜One plus one is two."),
+        (UserContent(audio=True), "☞Two plus two is four."),
+        (UserContent(text="hello"), "☜Hello."), (UserContent(tiles=1, text="and who are you"), "☜I am here."),
+    ]  # fmt: skip
+    fed = builder.system("Be brief.")
+    for content, reply in turns:
+        ids = builder.user(content)
+        lengths = {RUNTIME_AUDIO: heard.length, RUNTIME_IMAGE: 16}
+        fed += [one for token in ids for one in [token] * lengths.get(token, 1)] + builder.reply(reply)
+        fed += builder.after_reply()
+    assert whole.ids == fed[: -len(builder.after_reply())]
+    taught = [token for token in whole.labels if token != IGNORED]
+    assert taught == [token for lesson in lessons for token in lesson.labels if token != IGNORED]
+    assert len(whole.labels) == len(whole.ids)
+    assert whole.replies == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_lessons_heard_together_keep_the_order_of_their_embeddings(
+    writer: PromptWriter, table: np.ndarray, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sottovoce.demos.miniature.lessons.CONVERSATION_SHARE", share)
+    exchanges = [one for one in questions() if one.task == "capitals"][:12]
+    spoken = [Spoken(np.zeros((50, 80), np.float16), one, "x") for one in exchanges]
+    lengths = list(range(5, 17))
+    groups = Teacher(writer, table).listen(spoken, lengths, np.random.default_rng(3))
+    assert len(groups) == (1 if share == 0 else 2)
+    assert sum(group.embeddings for group in groups) == sum(lengths)
+    heard = [sound.length for group in groups for row in group.lessons.rows for sound in row.sounds]
+    assert heard == lengths
+    assert sum(group.lessons.replies for group in groups) == len(exchanges)
