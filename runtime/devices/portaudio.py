@@ -1,0 +1,295 @@
+"""The thin part: PyAudio's streams. What is done with the sound is in files that know no device."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sottovoce.runtime.devices.errors import DeviceError
+from sottovoce.runtime.devices.interface import DeviceInfo, Samples
+from sottovoce.runtime.devices.quiet import quiet_stderr
+from sottovoce.runtime.devices.selection import Direction, choose_device
+
+MOST_PLAUSIBLE_DELAY_S = 2.0
+# PortAudio's own numbers, so that a callback looks nothing up.
+PA_CONTINUE = 0
+PA_INPUT_OVERFLOW = 2
+PA_OUTPUT_UNDERFLOW = 4
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """What to open: direction, device, milliseconds of a block, and the rate (None: the device's own)."""
+
+    direction: Direction
+    device: str | int | None
+    buffer_ms: float
+    sample_rate: int | None = None
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """What PortAudio says with a block.
+
+    Attributes:
+        samples: (frames,) float32 that were captured; empty for a speaker.
+        frames: how many.
+        delay_s: how long ago the first was captured, or until it is heard.
+        xrun: PortAudio's flag for an overrun (capturing) or underrun (playing).
+    """
+
+    samples: Samples
+    frames: int
+    delay_s: float
+    xrun: bool
+
+
+OnBlock = Callable[[Block], Samples | None]
+
+
+def import_pyaudio() -> Any:
+    """The module `pyaudio`.
+
+    Raises:
+        DeviceError: it is not installed, or not for this machine.
+    """
+    try:
+        import pyaudio  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError as problem:
+        fix = "apt install portaudio19-dev, then pip install 'sottovoce[audio]'"
+        raise DeviceError(f"microphones and loudspeakers need PyAudio: {problem}", fix=fix) from problem
+    return pyaudio
+
+
+class PortAudio:
+    """PortAudio is one for the whole process, and looks for devices only when it starts: so all streams share this.
+
+    Attributes:
+        lock: held while streams are opened and closed; callbacks never need it.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.streams: set[DeviceStream] = set()
+        self._audio: Any = None
+
+    def started(self, debug: bool) -> Any:
+        """The `pyaudio.PyAudio`, started if it is not."""
+        with self.lock:
+            if self._audio is None:
+                pyaudio = import_pyaudio()
+                atexit.unregister(self.end)
+                atexit.register(self.end)  # a second Ctrl-C may cut any `close()` short
+                with quiet_stderr(debug):
+                    self._audio = pyaudio.PyAudio()
+            return self._audio
+
+    def end_if_unused(self, debug: bool) -> None:
+        """Let PortAudio go after the last stream."""
+        with self.lock:
+            if not self.streams and self._audio is not None:
+                audio, self._audio = self._audio, None
+                with quiet_stderr(debug):
+                    audio.terminate()
+
+    def end(self) -> None:
+        """Close whatever is still open."""
+        with self.lock:
+            for stream in list(self.streams):
+                stream.close()
+            self.end_if_unused(debug=False)
+
+    def look_again(self, debug: bool) -> None:
+        """Start PortAudio anew, so that it sees devices that came; streams that were open are opened again."""
+        with self.lock:
+            others = [stream for stream in self.streams if stream.is_open]
+            for stream in self.streams:
+                stream.shut()
+            audio, self._audio = self._audio, None
+            if audio is not None:
+                with quiet_stderr(debug):
+                    audio.terminate()
+            self.started(debug)
+            for stream in others:
+                stream.open_again()
+
+    def devices(self, debug: bool) -> list[DeviceInfo]:
+        """What PortAudio found when it started."""
+        with self.lock:
+            audio = self.started(debug)
+            default = {which: _default_index(audio, which) for which in ("input", "output")}
+            found = [audio.get_device_info_by_index(index) for index in range(audio.get_device_count())]
+        return [_device_info(entry, default) for entry in found]
+
+
+PORTAUDIO = PortAudio()
+
+
+class DeviceStream:
+    """One open device that calls back.
+
+    Args:
+        request: what to open.
+        on_block: called in the device's thread with every block; gives what to play, or None when capturing.
+        on_shut: called when it was open and is closed, for whatever reason; no block comes then.
+
+    Raises:
+        DeviceError: no such device, or it cannot be opened.
+    """
+
+    def __init__(self, request: StreamRequest, on_block: OnBlock, on_shut: Callable[[], None]) -> None:
+        self.request = request
+        self._on_block = on_block
+        self._on_shut = on_shut
+        self._stream: Any = None
+        self._latency_s = 0.0
+        with PORTAUDIO.lock:
+            PORTAUDIO.streams.add(self)
+            try:
+                self.device = choose_device(PORTAUDIO.devices(request.debug), request.direction, request.device)
+                self.sample_rate = request.sample_rate or self.device.sample_rate
+            except BaseException:
+                self.close()
+                raise
+        # An index means another device once one is unplugged; a name does not.
+        self._wanted = self.device.name if isinstance(request.device, int) else request.device
+        most = self.device.outputs if request.direction == "speaker" else 1
+        self._channels = min(2, most)  # a stereo device that is given one channel plays on the left only
+
+    @property
+    def buffer_frames(self) -> int:
+        """Frames in a block."""
+        return max(1, round(self.request.buffer_ms * self.sample_rate / 1000))
+
+    @property
+    def is_open(self) -> bool:
+        """The device was opened and not closed; it may have vanished all the same."""
+        return self._stream is not None
+
+    @property
+    def is_running(self) -> bool:
+        """PortAudio says that the stream is active."""
+        with PORTAUDIO.lock:
+            try:
+                return self._stream is not None and bool(self._stream.is_active())
+            except OSError:
+                return False
+
+    @property
+    def latency_s(self) -> float:
+        """How long sound takes through PortAudio and the device, as PortAudio told when it was opened."""
+        return self._latency_s
+
+    def open(self) -> None:
+        """Open the device and let it call.
+
+        Raises:
+            DeviceError: it is busy, gone, or does not take this rate.
+        """
+        capturing = self.request.direction == "microphone"
+        with PORTAUDIO.lock:
+            audio = PORTAUDIO.started(self.request.debug)
+            pyaudio = import_pyaudio()
+            where = {"input_device_index" if capturing else "output_device_index": self.device.index}
+            try:
+                with quiet_stderr(self.request.debug):
+                    self._stream = audio.open(
+                        rate=self.sample_rate,
+                        channels=self._channels,
+                        format=pyaudio.paFloat32,
+                        input=capturing,
+                        output=not capturing,
+                        frames_per_buffer=self.buffer_frames,
+                        stream_callback=self._captured if capturing else self._wanting,
+                        start=False,
+                        **where,
+                    )
+                    stream = self._stream
+                    self._latency_s = float(stream.get_input_latency() if capturing else stream.get_output_latency())
+                    stream.start_stream()
+            except (OSError, ValueError) as problem:
+                self.shut()
+                raise self._cannot_open(problem) from problem
+            except BaseException:
+                self.shut()
+                raise
+
+    def open_again(self) -> bool:
+        """After it was shut: find the device anew and open it at the same rate; whether that worked."""
+        with PORTAUDIO.lock:
+            try:
+                devices = PORTAUDIO.devices(self.request.debug)
+                self.device = choose_device(devices, self.request.direction, self._wanted)
+                self.open()
+            except (DeviceError, OSError):
+                return False
+            return True
+
+    def shut(self) -> None:
+        """Close the device; it may be opened again."""
+        with PORTAUDIO.lock:
+            stream, self._stream = self._stream, None
+            if stream is None:
+                return
+            with quiet_stderr(self.request.debug), suppress(OSError):  # it was gone already
+                stream.close()
+            self._on_shut()
+
+    def close(self) -> None:
+        """Close the device for good."""
+        with PORTAUDIO.lock:
+            self.shut()
+            PORTAUDIO.streams.discard(self)
+            PORTAUDIO.end_if_unused(self.request.debug)
+
+    def _captured(self, data: bytes, frames: int, times: Mapping[str, float], status: int) -> tuple[None, int]:
+        samples = np.frombuffer(data, dtype=np.float32)
+        delay_s = self._plausible(times["current_time"] - times["input_buffer_adc_time"])
+        self._on_block(Block(samples, frames, delay_s, bool(status & PA_INPUT_OVERFLOW)))
+        return None, PA_CONTINUE
+
+    def _wanting(self, _: None, frames: int, times: Mapping[str, float], status: int) -> tuple[bytes, int]:
+        delay_s = self._plausible(times["output_buffer_dac_time"] - times["current_time"])
+        block = Block(np.zeros(0, dtype=np.float32), frames, delay_s, bool(status & PA_OUTPUT_UNDERFLOW))
+        mono = self._on_block(block)
+        if mono is None:
+            mono = np.zeros(frames, dtype=np.float32)
+        return np.repeat(mono, self._channels).tobytes(), PA_CONTINUE
+
+    def _plausible(self, delay_s: float) -> float:
+        """Some drivers leave the times at zero; then the latency that was told at the opening."""
+        return delay_s if 0 < delay_s < MOST_PLAUSIBLE_DELAY_S else self._latency_s
+
+    def _cannot_open(self, problem: Exception) -> DeviceError:
+        message = (
+            f"the {self.request.direction} {self.device.name!r} cannot be opened at {self.sample_rate} Hz: {problem}"
+        )
+        return DeviceError(message, fix="end the program that uses it, or choose another one of `list_devices()`")
+
+
+def _default_index(audio: Any, which: str) -> int | None:
+    try:
+        info = audio.get_default_input_device_info() if which == "input" else audio.get_default_output_device_info()
+    except OSError:
+        return None
+    return int(info["index"])
+
+
+def _device_info(entry: Mapping[str, Any], default: Mapping[str, int | None]) -> DeviceInfo:
+    index = int(entry["index"])
+    return DeviceInfo(
+        index=index,
+        name=str(entry["name"]),
+        inputs=int(entry["maxInputChannels"]),
+        outputs=int(entry["maxOutputChannels"]),
+        sample_rate=round(float(entry["defaultSampleRate"])),
+        is_default_input=index == default["input"],
+        is_default_output=index == default["output"],
+    )
