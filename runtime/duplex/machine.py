@@ -10,6 +10,7 @@ One reply at a time: another is asked for (`Prepare`, `EndOfSpeech`, `Ask`) only
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from sottovoce.runtime.duplex.actions import (
     Action,
@@ -23,6 +24,8 @@ from sottovoce.runtime.duplex.actions import (
     ReplyOver,
 )
 from sottovoce.runtime.duplex.events import (
+    CAPTURE_RATE,
+    WINDOW_SAMPLES,
     DeviceLost,
     DeviceReturned,
     Event,
@@ -90,14 +93,9 @@ class Duplex:
     @property
     def view(self) -> DuplexView:
         """What a display and the keeper of the captured samples need, as it is now."""
-        return look(
-            self._listening,
-            self._replying,
-            is_deaf=self._is_deaf(),
-            is_closed=self._closed,
-            pictures=tuple(self._pictures),
-            waiting_lines=tuple(self._lines),
-        )
+        pictures, lines = tuple(self._pictures), tuple(self._lines)
+        seen = look(self._listening, self._replying, pictures, lines, is_deaf=self._is_deaf(self._now))
+        return replace(seen, state="closed") if self._closed else seen
 
     @property
     def needed_from(self) -> int:
@@ -159,7 +157,8 @@ class Duplex:
     def _note_window(self, window: VoiceWindow) -> Actions:
         if not self._listening.present:
             return ()
-        return self._note_heard(self._listening.take(window, self._enough(), self._is_deaf()))
+        began = window.at - WINDOW_SAMPLES / CAPTURE_RATE
+        return self._note_heard(self._listening.take(window, self._enough(), self._is_deaf(began)))
 
     def _note_heard(self, heard: Heard) -> Actions:
         actions = list(self._withdraw() if heard.resumed else ())
@@ -289,6 +288,6 @@ class Duplex:
         """Voiced samples that make a turn now."""
         return self._onset if self._replying.given is None else self._interruption
 
-    def _is_deaf(self) -> bool:
+    def _is_deaf(self, at: float) -> bool:
         tail = self._settings.echo_tail_ms / 1000
-        return self._settings.half_duplex and self._replying.has_sounded(self._now, tail)
+        return self._settings.half_duplex and self._replying.has_sounded(at, tail)

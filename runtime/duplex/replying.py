@@ -108,9 +108,9 @@ class Replying:
         """The reply that was begun silently."""
         return self.current if self.current is not None and self.current.is_prepared else None
 
-    def has_sounded(self, now: float, tail: float) -> bool:
-        """Whether the reply is being heard, or one was up to `tail` seconds ago."""
-        return (self.current is not None and self.current.given > 0) or now - self._last_sounded < tail
+    def has_sounded(self, at: float, tail: float) -> bool:
+        """Whether the reply is being heard, or one was up to `tail` seconds before `at`."""
+        return (self.current is not None and self.current.given > 0) or at - self._last_sounded < tail
 
     def begin(self, now: float, pictures: tuple[str, ...], *, is_prepared: bool = False) -> int:
         """Note that a reply is asked for; returns its epoch. `can_begin` must hold."""

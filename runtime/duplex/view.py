@@ -47,20 +47,14 @@ class DuplexView:
 
 
 def look(
-    listening: Listening,
-    replying: Replying,
-    *,
-    is_deaf: bool,
-    is_closed: bool,
-    pictures: tuple[str, ...],
-    waiting_lines: tuple[str, ...],
+    listening: Listening, replying: Replying, pictures: tuple[str, ...], lines: tuple[str, ...], *, is_deaf: bool
 ) -> DuplexView:
-    """What both sides are at now."""
+    """What both sides are at now, with the pictures and lines that wait."""
     lost: list[Device] = [] if listening.present else ["microphone"]
     lost += [] if replying.has_speaker else ["speaker"]
     current = replying.current
     return DuplexView(
-        state="closed" if is_closed else _state(listening, replying, bool(waiting_lines)),
+        state=_state(listening, replying, bool(lines)),
         position=listening.position,
         needed_from=listening.needed_from,
         turn_start=listening.turn.start if listening.turn is not None else None,
@@ -70,7 +64,7 @@ def look(
         is_ducked=current is not None and current.is_ducked,
         is_deaf=is_deaf,
         pictures=pictures,
-        waiting_lines=waiting_lines,
+        waiting_lines=lines,
         lost_devices=tuple(lost),
     )
 
