@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sottovoce.runtime.errors import BundleError
 from sottovoce.runtime.manifest import BundleManifest, EmbeddingTableSpec, GraphSpec, StageName, TensorSpec
+from sottovoce.runtime.stream_contract import check_stream, state_roles, stream_inputs
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 FIX = "export the checkpoint again with this version of sottovoce"
@@ -14,7 +15,7 @@ FIX = "export the checkpoint again with this version of sottovoce"
 
 @dataclass(frozen=True)
 class StageContract:
-    """Roles of a stage's tensors. A stage with a cache also has `past_key.N`, `past_value.N` and their `present_`."""
+    """Roles of a stage's tensors, beside those of a cache (`cache_roles`) or a stream (`stream_inputs`)."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -49,6 +50,7 @@ def check_contracts(manifest: BundleManifest, file: Path) -> None:
     """
     for stage, contract in CONTRACTS.items():
         _check_stage(stage, contract, manifest.graphs[stage], file)
+        check_stream(stage, manifest.graphs[stage], manifest.audio, file)
     for name, table in (("token_embeddings", manifest.token_embeddings), ("code_embeddings", manifest.code_embeddings)):
         _check_table(name, table, manifest, file)
     speech = manifest.speech
@@ -80,8 +82,8 @@ def check_contracts(manifest: BundleManifest, file: Path) -> None:
 
 
 def _check_stage(stage: str, contract: StageContract, spec: GraphSpec, file: Path) -> None:
-    cache_inputs: list[str] = []
-    cache_outputs: list[str] = []
+    state_inputs: list[str] = []
+    state_outputs: list[str] = []
     if contract.has_cache != (spec.cache is not None):
         expected = "must have" if contract.has_cache else "has no"
         raise BundleError(f"graph {stage!r} {expected} a cache", file=file, fix=FIX)
@@ -89,9 +91,11 @@ def _check_stage(stage: str, contract: StageContract, spec: GraphSpec, file: Pat
         cache = spec.cache
         if min(cache.layers, cache.kv_heads, cache.head_size, cache.max_length) <= 0:
             raise BundleError(f"graph {stage!r} has a cache of no size: {cache}", file=file, fix=FIX)
-        cache_inputs, cache_outputs = cache_roles(cache.layers, "past"), cache_roles(cache.layers, "present")
-    _check_roles(f"inputs of graph {stage!r}", spec.inputs, [*contract.inputs, *cache_inputs], file)
-    _check_roles(f"outputs of graph {stage!r}", spec.outputs, [*contract.outputs, *cache_outputs], file)
+        state_inputs, state_outputs = cache_roles(cache.layers, "past"), cache_roles(cache.layers, "present")
+    elif spec.stream is not None:
+        state_inputs, state_outputs = stream_inputs(spec.stream), state_roles(spec.stream, "present")
+    _check_roles(f"inputs of graph {stage!r}", spec.inputs, [*contract.inputs, *state_inputs], file)
+    _check_roles(f"outputs of graph {stage!r}", spec.outputs, [*contract.outputs, *state_outputs], file)
 
 
 def _check_roles(what: str, tensors: tuple[TensorSpec, ...], expected: list[str], file: Path) -> None:

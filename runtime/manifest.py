@@ -56,6 +56,31 @@ class KVCacheSpec:
 
 
 @dataclass(frozen=True)
+class AudioStreamSpec:
+    """How an audio encoder with chunked attention takes an utterance in several calls.
+
+    Encoder frame n is made of the filterbank frames from `stride_frames` · n on, `receptive_frames` of them, so that a
+    call's last ones come again in the next. The state goes in and comes out: `past_keys`, `past_key_biases`,
+    `past_values` (no frames at first), `past_frames` if there is `first_tail_frames`; with it go the place of the
+    call's first encoder frame (`position`), and with the last call `padding_frames` of zeros (`padding`), if any.
+    """
+
+    stride_frames: int
+    receptive_frames: int
+    step_frames: int
+    """Calls that do not end the utterance take a multiple of so many encoder frames: whole chunks."""
+    first_step_frames: int
+    """The first call, if it does not end the utterance, takes at least so many."""
+    visible_frames: int | None
+    """Past encoder frames that attention can see, at most; None: all."""
+    first_tail_frames: int | None
+    """Frames of zeros in the first state's `past_frames`; None: the graph has none."""
+    padding_frames: int
+    prompt_tokens: int
+    """Learned vectors in front of every call's embeddings: those of the first call alone are to be kept."""
+
+
+@dataclass(frozen=True)
 class QuantizationSpec:
     """How one stage was made smaller, and by how much. Bytes are of the graph, its weights and its embedding table."""
 
@@ -90,6 +115,8 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     cache: KVCacheSpec | None = None
     quantization: QuantizationSpec | None = None
+    stream: AudioStreamSpec | None = None
+    """Only of an audio encoder that can hear speech while it is spoken."""
 
     @property
     def floats(self) -> Precision:

@@ -27,7 +27,8 @@ class TracedStage:
     """What to trace.
 
     Args:
-        module: takes the example's tensors in order and returns one tensor; in evaluation mode, of the final dtype.
+        module: takes the example's tensors in order and returns one tensor, or a tuple of the output and
+            `more_outputs`; in evaluation mode, of the final dtype.
         example: inputs of a typical size; no dynamic axis of them has size 1.
         inputs: their contract: a symbol marks an axis that may have any size.
         output: the result's contract.
@@ -38,7 +39,9 @@ class TracedStage:
     inputs: tuple[TensorSpec, ...]
     output: TensorSpec
     smallest: dict[str, int] = field(default_factory=dict)
-    """Least size of a symbol where that is not 1 (a convolution's kernel)."""
+    """Least size of a symbol where that is not 1 (a convolution's kernel; a state that is empty at first)."""
+    more_outputs: tuple[TensorSpec, ...] = ()
+    """Contracts of further results, such as a state."""
 
 
 def trace(stage: TracedStage, files: StageFiles) -> GraphSpec:
@@ -47,7 +50,7 @@ def trace(stage: TracedStage, files: StageFiles) -> GraphSpec:
     Raises:
         OSError: the disk is full or not writable.
     """
-    spec = files.spec(TRACED, stage.inputs, (stage.output,))
+    spec = files.spec(TRACED, stage.inputs, (stage.output, *stage.more_outputs))
     symbols = {axis for tensor in stage.inputs for axis in tensor.shape if isinstance(axis, str)}
     dimensions = {name: torch.export.Dim(name, min=stage.smallest.get(name, 1)) for name in symbols}
     dynamic_shapes = tuple(
@@ -61,7 +64,7 @@ def trace(stage: TracedStage, files: StageFiles) -> GraphSpec:
             dynamo=True,
             opset_version=TRACED.opset,
             input_names=[tensor.name for tensor in stage.inputs],
-            output_names=[stage.output.name],
+            output_names=[tensor.name for tensor in spec.outputs],
             dynamic_shapes=dynamic_shapes,
             verbose=False,
         )

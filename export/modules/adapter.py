@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,23 @@ from torch import Tensor, nn
 from sottovoce.export.config import AdapterConfig
 
 NORM_EPS = 1e-3
+
+
+@dataclass(frozen=True)
+class AdapterStream:
+    """How an adapter hears an utterance in several calls.
+
+    Args:
+        least_frames: encoder frames that the first call needs, if the utterance does not end with it.
+        step_frames: calls that do not end the utterance take a multiple of so many.
+        tail_frames: zeros that stand in for the frames before the first; None: no frame is needed a second time.
+        padding: rows of zeros behind the utterance's end, and their channels.
+    """
+
+    least_frames: int = 1
+    step_frames: int = 1
+    tail_frames: int | None = None
+    padding: tuple[int, int] = (0, 0)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -55,8 +74,38 @@ class SubsamplingAdapter(nn.Module):
         if self.widens_first:
             x = self.activation(self.bn1(self.conv1d1(F.pad(x, (self.padding, 0)))))
             x = _zero_padding(x, mask)
-        x = self.activation(self.bn2(self.conv1d2(F.pad(x, (0, self.padding)))))
-        return self.project(x.transpose(1, 2))
+        return self._halved(F.pad(x, (0, self.padding)))
+
+    def stream(self, x: Tensor, tail: Tensor, padding: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings that are certain once M more frames are there, and the frames that later ones need, too.
+
+        Args:
+            x: (1, M, d) frames.
+            tail: (1, T, d) what the call before gave; at first what `stream_shape` says.
+            padding: (1, P, channels) zeros behind the utterance's end; no rows while it goes on.
+            position: place of the first new frame; not needed here.
+        """
+        frames = torch.cat((tail, x), dim=1)
+        widened = frames.transpose(1, 2)
+        if self.widens_first:
+            widened = self.activation(self.bn1(self.conv1d1(widened)))
+        embeddings = self._halved(torch.cat((widened, padding.transpose(1, 2)), dim=2))
+        done = torch.sym_min(2 * embeddings.shape[1], frames.shape[1])
+        return embeddings, frames[:, done:]
+
+    @property
+    def stream_shape(self) -> AdapterStream:
+        """What `stream` needs."""
+        return AdapterStream(
+            least_frames=self.padding + 1,
+            step_frames=2,
+            tail_frames=self.padding if self.widens_first else 0,
+            padding=(self.padding, self.conv1d2.in_channels),
+        )
+
+    def _halved(self, x: Tensor) -> Tensor:
+        """(B, C, T) frames with their padding → (B, N, llm)."""
+        return self.project(self.activation(self.bn2(self.conv1d2(x))).transpose(1, 2))
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings of items of so many encoder frames."""
@@ -80,8 +129,27 @@ class CnnAdapter(nn.Module):
         """(B, M, d) frames, (B, M) bool or None → (B, M, llm)."""
         x = _zero_padding(x.transpose(1, 2), mask)
         x = F.relu(self.bn1(self.conv1d1(F.pad(x, (self.padding, 0)))))
-        x = F.relu(self.bn2(self.conv1d2(F.pad(x, (self.padding, 0)))))
-        return self.project(x.transpose(1, 2))
+        return self._projected(F.pad(x, (self.padding, 0)))
+
+    def stream(self, x: Tensor, tail: Tensor, padding: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SubsamplingAdapter.stream`; all embeddings are certain at once.
+
+        The first convolution is computed again for the places that the second one looks back at. Before the
+        utterance's start, these are zero.
+        """
+        frames = torch.cat((tail, x), dim=1)
+        widened = F.relu(self.bn1(self.conv1d1(frames.transpose(1, 2))))
+        places = position - self.padding + torch.arange(widened.shape[2], device=x.device)
+        return self._projected(torch.where(places >= 0, widened, 0.0)), frames[:, x.shape[1] :]
+
+    @property
+    def stream_shape(self) -> AdapterStream:
+        """What `stream` needs."""
+        return AdapterStream(tail_frames=2 * self.padding or None)
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """(B, C, T) once widened frames with their padding → (B, M, llm)."""
+        return self.project(F.relu(self.bn2(self.conv1d2(x))).transpose(1, 2))
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings of items of so many encoder frames."""
@@ -98,6 +166,15 @@ class LinearAdapter(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, M, d) frames, (B, M) bool or None → (B, M, llm)."""
         return self.adpter(x)
+
+    def stream(self, x: Tensor, tail: Tensor, padding: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SubsamplingAdapter.stream`; nothing is looked back at."""
+        return self.adpter(x), tail
+
+    @property
+    def stream_shape(self) -> AdapterStream:
+        """What `stream` needs."""
+        return AdapterStream()
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings of items of so many encoder frames."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from sottovoce.export.config import AudioEncoderConfig
 from sottovoce.export.modules.adapter import build_adapter
-from sottovoce.export.modules.audio_transformer import AudioTransformer
+from sottovoce.export.modules.audio_transformer import AttendedFrames, AudioTransformer
 from sottovoce.export.modules.masks import length_mask
+
+
+class AudioState(NamedTuple):
+    """What one call of a chunked encoder leaves to the next, of one utterance."""
+
+    attended: AttendedFrames
+    """(layers, heads, P, …): frames that later ones can still see."""
+    tail: Tensor
+    """(1, T, d): encoder frames that embeddings to come need."""
 
 
 class GlobalCmvn(nn.Module):
@@ -121,6 +132,29 @@ class AudioEncoder(nn.Module):
             embeddings = torch.cat((prompts, embeddings), dim=1)
             token_lengths = None if token_lengths is None else token_lengths + self.config.prompt_tokens
         return embeddings, _lengths_or_full(embeddings, token_lengths)
+
+    def stream(
+        self, features: Tensor, state: AudioState, position: Tensor, padding: Tensor
+    ) -> tuple[Tensor, AudioState]:
+        """A part of one utterance, in a chunked encoder: any division into calls gives the same embeddings.
+
+        Args:
+            features: (1, F, mel) fbank as in `encode`, from 4 · position on: of each call the last three frames come
+                again in the next.
+            state: what the call before left.
+            position: (1,) place of the call's first encoder frame.
+            padding: (1, P, channels) zeros, as the adapter wants them behind the end; no rows while speech goes on.
+
+        Returns:
+            (1, N, llm) embeddings, learned prompts (if any) in front in every call; and the state for the next.
+        """
+        frames = self.encoder.enc[0](self.encoder.global_cmvn(features))
+        # The type checker takes a submodule's method for one of its tensors.
+        hidden, attended = self.encoder.enc[1].stream(frames, state.attended, position)  # type: ignore[operator]
+        embeddings, tail = self.adpter.stream(hidden, state.tail, padding, position)  # type: ignore[operator]
+        if self.prompt_embeddings is not None:
+            embeddings = torch.cat((self.prompt_embeddings.weight[None], embeddings), dim=1)
+        return embeddings, AudioState(attended, tail)
 
 
 def _lengths_or_full(x: Tensor, lengths: Tensor | None) -> Tensor:

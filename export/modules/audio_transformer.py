@@ -3,23 +3,56 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sottovoce.export.config import AudioEncoderConfig
-from sottovoce.export.modules.masks import chunk_mask
+from sottovoce.export.modules.masks import chunk_mask, window_mask
 
 
 def sinusoid(size: int, width: int, device: torch.device) -> Tensor:
-    """Sinusoidal table of positions 0…size-1 (Vaswani et al. 2017), sines in even and cosines in odd columns.
+    """Sinusoidal table of positions 0…size-1.
 
     Returns:
         (size, width) float32.
     """
-    rate = torch.exp(torch.arange(0, width, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / width))
-    angle = torch.arange(size, device=device, dtype=torch.float32)[:, None] * rate
+    return sinusoid_at(torch.arange(size, device=device), width)
+
+
+def sinusoid_at(places: Tensor, width: int) -> Tensor:
+    """Sinusoids of positions (Vaswani et al. 2017), sines in even and cosines in odd columns.
+
+    Returns:
+        (places, width) float32, computed as such: float16 has no odd numbers beyond 2048.
+    """
+    steps = torch.arange(0, width, 2, device=places.device, dtype=torch.float32)
+    angle = places.to(torch.float32)[:, None] * torch.exp(steps * (-math.log(10000.0) / width))
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
+
+
+class AttendedFrames(NamedTuple):
+    """What attention keeps of the frames that it can see, their positions included: all that a later call needs.
+
+    For one layer the first dimension is the batch; for all layers of one utterance it is the layer.
+    """
+
+    keys: Tensor
+    """(B, heads, K, d / heads): key and projected position, summed."""
+    biases: Tensor
+    """(B, heads, K, 1): what the content and position biases add to every query's score."""
+    values: Tensor
+    """(B, heads, K, d / heads)."""
+
+    def followed_by(self, later: AttendedFrames) -> AttendedFrames:
+        """These frames and then the later ones."""
+        return AttendedFrames(*(torch.cat(pair, dim=2) for pair in zip(self, later, strict=True)))
+
+    def last(self, frames: int) -> AttendedFrames:
+        """The last `frames` of them, or all if there are fewer."""
+        first = torch.sym_max(self.keys.shape[2] - frames, 0)
+        return AttendedFrames(*(kept[:, :, first:] for kept in self))
 
 
 class PositionAttention(nn.Module):
@@ -60,14 +93,22 @@ class PositionAttention(nn.Module):
         Returns:
             (B, M, d).
         """
-        query, key, value = self._heads(self.linear_q(x)), self._heads(self.linear_k(x)), self._heads(self.linear_v(x))
-        position = self._heads(self.linear_pos(positions))
-        key_bias = key @ self.pos_bias_u[:, :, None] + position @ self.pos_bias_v[:, :, None]
-        scores = (query @ (key + position).transpose(2, 3) + key_bias.transpose(2, 3)) / math.sqrt(self.head_size)
+        return self.attend(x, self.attended(x, positions), mask)
+
+    def attended(self, x: Tensor, positions: Tensor) -> AttendedFrames:
+        """Keys and values of (B, M, d) normed frames at positions with the sinusoids (1, M, d)."""
+        key, position = self._heads(self.linear_k(x)), self._heads(self.linear_pos(positions))
+        biases = key @ self.pos_bias_u[:, :, None] + position @ self.pos_bias_v[:, :, None]
+        return AttendedFrames(key + position, biases, self._heads(self.linear_v(x)))
+
+    def attend(self, x: Tensor, frames: AttendedFrames, mask: Tensor | None) -> Tensor:
+        """Let (B, M, d) normed frames attend to K frames, where the mask (…, M, K) is True → (B, M, d)."""
+        query = self._heads(self.linear_q(x))
+        scores = (query @ frames.keys.transpose(2, 3) + frames.biases.transpose(2, 3)) / math.sqrt(self.head_size)
         if mask is not None:
             scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
         weights = self.dropout(scores.softmax(dim=-1))
-        return self.linear_out((weights @ value).transpose(1, 2).flatten(2))
+        return self.linear_out((weights @ frames.values).transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -98,6 +139,22 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """(B, M, d) → (B, M, d); the other arguments as in `PositionAttention.forward`."""
         x = x + self.dropout(self.self_attn(self.norm1(x), positions, mask))
+        return self._fed_forward(x)
+
+    def stream(self, x: Tensor, positions: Tensor, mask: Tensor, past: AttendedFrames) -> tuple[Tensor, AttendedFrames]:
+        """Frames that follow others → (1, M, d), and past and new frames as later ones will see them.
+
+        Args:
+            x: (1, M, d) frames.
+            positions: (1, M, d) sinusoid of their places.
+            mask: bool that broadcasts to (1, 1, M, P + M).
+            past: P frames before.
+        """
+        normed = self.norm1(x)
+        frames = past.followed_by(self.self_attn.attended(normed, positions))
+        return self._fed_forward(x + self.self_attn.attend(normed, frames, mask)), frames
+
+    def _fed_forward(self, x: Tensor) -> Tensor:
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
@@ -133,6 +190,30 @@ class AudioTransformer(nn.Module):
         for layer in self.encoders:
             x = layer(x, positions, visible)
         return self.after_norm(x)
+
+    def stream(self, x: Tensor, past: AttendedFrames, position: Tensor) -> tuple[Tensor, AttendedFrames]:
+        """Encode the frames of one utterance that follow those which were encoded before; for chunked attention only.
+
+        Args:
+            x: (1, M, s) subsampled frames: whole chunks, but for the utterance's last.
+            past: (layers, heads, P, …) what the calls before left; P is 0 in the first.
+            position: (1,) int64 place of the first new frame.
+
+        Returns:
+            (1, M, d) and what the next call needs.
+        """
+        places = position + torch.arange(x.shape[1], device=x.device)
+        seen = past.keys.shape[2]
+        keys = position - seen + torch.arange(seen + x.shape[1], device=x.device)
+        mask = window_mask(places, keys, self.chunk_size, self.left_chunks)[None, None]
+        x = self.embed(x) * math.sqrt(self.width)
+        positions = sinusoid_at(places, self.width)[None].to(x.dtype)
+        kept = []
+        for index, layer in enumerate(self.encoders):
+            own = AttendedFrames(*(tensor[index : index + 1] for tensor in past))
+            x, frames = layer.stream(x, positions, mask, own)  # type: ignore[operator]  # every layer is one of ours
+            kept.append(frames if self.left_chunks < 0 else frames.last(self.left_chunks * self.chunk_size))
+        return self.after_norm(x), AttendedFrames(*(torch.cat(tensors) for tensors in zip(*kept, strict=True)))
 
     def _visible(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
         """What each frame may see: real frames, within its window of chunks."""

@@ -27,12 +27,23 @@ class MelFilterbank:
         options.mel_opts.num_bins = front_end.mel_bins
         options.use_energy = False
         self._options = options
+        self._shift = int(front_end.sample_rate * 0.001 * front_end.frame_shift_ms)  # as Kaldi rounds it
         self.reset()
 
     def reset(self) -> None:
         """Forget all samples."""
         self._fbank = knf.OnlineFbank(self._options)
         self._given = 0
+        self._unframed = np.zeros(0, dtype=np.float32)
+
+    def pause(self) -> Samples:
+        """Samples that frames to come are made of: all that `resume` needs to go on from here."""
+        return self._unframed
+
+    def resume(self, unframed: Samples) -> None:
+        """Go on from where `pause` gave these samples; the frames are the same to the bit."""
+        self.reset()
+        self.append(unframed)
 
     def append(self, samples: Samples) -> Frames:
         """Take samples (n,) in -1…1 at the front end's rate; return the frames that became complete (m, mel_bins)."""
@@ -43,6 +54,7 @@ class MelFilterbank:
             frames[row] = self._fbank.get_frame(index)  # copied: the library reuses the memory once it is popped
         self._given += len(ready)
         self._fbank.pop(len(ready))
+        self._unframed = np.concatenate((self._unframed, samples))[len(ready) * self._shift :]
         return frames
 
 
@@ -56,12 +68,21 @@ def mel_filterbank(waveform: Waveform, front_end: AudioFrontEnd) -> Frames:
         message = f"{waveform.seconds:.1f} s of audio, more than the model's limit of {front_end.max_seconds:g} s"
         raise InputError(message, file=waveform.file, fix="cut it into shorter turns")
     frames = MelFilterbank(front_end).append(waveform.at_rate(front_end.sample_rate).samples)
-    if len(frames) < front_end.min_frames:
+    require_frames(len(frames), waveform, front_end)
+    return frames
+
+
+def require_frames(frames: int, waveform: Waveform, front_end: AudioFrontEnd) -> None:
+    """Check that a recording became frames enough.
+
+    Raises:
+        InputError: they are too few for one token.
+    """
+    if frames < front_end.min_frames:
         needed_ms = front_end.frame_length_ms + (front_end.min_frames - 1) * front_end.frame_shift_ms
         found_ms = 1000 * waveform.seconds
         message = f"{found_ms:.0f} ms of audio, too short to hear anything in: at least {needed_ms:.0f} ms"
         raise InputError(message, file=waveform.file, fix="record a longer question")
-    return frames
 
 
 def token_count(frames: int, front_end: AudioFrontEnd) -> int:

@@ -22,9 +22,15 @@ def open_session(bundle: Path, spec: GraphSpec) -> onnxruntime.InferenceSession:
 
 
 def run_graph(bundle: Path, spec: GraphSpec, values: np.ndarray) -> np.ndarray:
-    """A graph of one input and one output."""
-    (source,), (result,) = spec.inputs, spec.outputs
-    return open_session(bundle, spec).run([result.name], {source.name: values})[0]
+    """A graph of one input and one output, beside a stream's state: it is fed as for a whole utterance."""
+    source, *state = spec.inputs
+    result, *_ = spec.outputs
+    sizes = {} if spec.stream is None else {"past": 0, "tail": 0, "padding": spec.stream.padding_frames}
+    feeds = {
+        tensor.name: np.zeros([size if isinstance(size, int) else sizes[size] for size in tensor.shape], tensor.dtype)
+        for tensor in state
+    }
+    return open_session(bundle, spec).run([result.name], {source.name: values, **feeds})[0]
 
 
 class DecoderRunner:

@@ -1,0 +1,1 @@
+"""Speech on its way in: samples to embeddings while the user speaks."""
