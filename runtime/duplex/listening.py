@@ -76,7 +76,8 @@ class Listening:
 
     def __init__(self, settings: DuplexSettings) -> None:
         self._settings = settings
-        self._prepare, self._end = samples(settings.prepare_ms), samples(settings.end_ms)
+        lag = samples(settings.detector_lag_ms)
+        self._prepare, self._end = samples(settings.prepare_ms) - lag, samples(settings.end_ms) - lag
         self._resume, self._preroll = samples(settings.resume_ms), samples(settings.preroll_ms)
         self.position = 0
         """End of the last window."""
