@@ -56,7 +56,7 @@ class DeviceSettings:
     playback_seconds: float = 120.0
     fade_ms: float = 5.0
     duck_db: float = -12.0
-    stall_s: float = 1.0
+    stall_s: float = 2.5
     reopen: ReopenPolicy = field(default_factory=ReopenPolicy)
     debug: bool = False
 

@@ -96,11 +96,9 @@ class Supervisor:
             opened_at = self._clock()
             if not self._stream.open_again():
                 return False
-        while self.watch.last_call <= opened_at and not self.watch.is_stalled(self._clock()):
+        while self.watch.last_call <= opened_at and self._clock() - opened_at < self._stall_s:
             if self._closing.wait(0.02):
                 return False
-            if self._clock() - opened_at > self._stall_s:
-                break
         if self.watch.last_call > opened_at and self._stream.is_running:
             return True
         self._stream.shut()

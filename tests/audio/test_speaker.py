@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from conftest import PulseAudio, wait_until
+from test_microphone import explained_db
+
+from sottovoce.runtime.devices import DeviceSettings, ReopenPolicy, open_microphone, open_speaker
+
+pytestmark = pytest.mark.audio
+PULSE = DeviceSettings(microphone="pulse", speaker="pulse")
+
+
+@pytest.fixture(scope="module")
+def reply(golden_dir) -> np.ndarray:
+    """Spoken words (n,) at 24 kHz."""
+    samples, rate = soundfile.read(golden_dir / "speech.wav", dtype="float32")
+    return (0.7 * soxr.resample(samples, rate, 24_000) / np.abs(samples).max()).astype(np.float32)
+
+
+def steady(seconds: float) -> np.ndarray:
+    """A tone that is never near zero for long."""
+    return (0.5 * np.sin(2 * np.pi * 997 * np.arange(round(24_000 * seconds)) / 24_000)).astype(np.float32)
+
+
+@pytest.mark.parametrize("sink", ["speaker", "cd", "phone"])
+def test_a_reply_is_heard_as_it_was_written(pulse: PulseAudio, routed, reply, sink, tmp_path, capsys):
+    routed(speaker=sink)
+    with pulse.record(sink, tmp_path / "heard.f32", 24_000) as recorder, open_speaker(PULSE) as speaker:
+        for at in range(0, len(reply), 1920):
+            assert speaker.write(3, reply[at : at + 1920]) > 0
+        speaker.finish(3)
+        assert speaker.ahead > 0
+        wait_until(lambda: speaker.pending(3) == 0, 10)
+        assert speaker.played(3) == len(reply)
+        counts = speaker.counts
+    assert (counts.ends, counts.own_underruns, counts.device_underruns) == (1, 0, 0)
+    said = reply if sink != "phone" else soxr.resample(soxr.resample(reply, 24_000, 8_000), 8_000, 24_000)
+    db, _ = explained_db(recorder.samples, said)
+    with capsys.disabled():
+        print(f"\nspeaker to {sink}: what was written is there, what differs {-db:.1f} dB")
+    assert db > 20
+
+
+def test_stop_ends_the_sound_within_one_output_buffer(pulse: PulseAudio, routed, capsys):
+    """200 interruptions, by the account of the callback: when it handed over the last sample, and when that is heard."""
+    said = steady(1.0)
+    handed_ms, heard_ms, after_frames = [], [], []
+    random = np.random.default_rng(5)
+    with open_speaker(PULSE) as speaker:
+        fade = round(PULSE.fade_ms / 1000 * speaker.device.sample_rate)
+        for epoch in range(200):
+            speaker.write(epoch, said)
+            wait_until(lambda: speaker.played(epoch) > 0, 5)  # noqa: B023 - called at once
+            time.sleep(random.uniform(0, 0.04))
+            stopped = time.monotonic()
+            speaker.stop(epoch)
+            time.sleep(0.05)
+            assert speaker.write(epoch, said) == 0
+            last = speaker.handed_over(epoch)[-1]
+            length = last.frames / speaker.device.sample_rate
+            handed_ms.append(1000 * max(0.0, last.moment - stopped))
+            heard_ms.append(1000 * (last.plays_at + length - stopped))
+            after = [block.frames for block in speaker.handed_over(epoch) if block.moment > stopped]
+            after_frames.append(sum(after))
+        assert speaker.counts.stops == 200
+    with capsys.disabled():
+        print(f"\nstop(), 200 times: last block handed over after {percentiles(handed_ms)};", end=" ")
+        print(f"last sample heard, by PortAudio's latency, after {percentiles(heard_ms)}")
+    assert max(after_frames) <= fade  # never more than the fade
+    assert np.percentile(handed_ms, 99) <= PULSE.output_buffer_ms + 5  # the machine may be late, the queue is not
+
+
+def percentiles(milliseconds: list[float]) -> str:
+    p50, p99 = np.percentile(milliseconds, [50, 99])
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {max(milliseconds):.1f} ms"
+
+
+class TimedRecorder:
+    """Records a sink and notes when each piece came in: a bound from above for when it was heard."""
+
+    def __init__(self, pulse: PulseAudio, sink: str) -> None:
+        command = ["parec", f"--device={sink}.monitor", "--rate=48000", "--channels=1", "--format=s16le"]
+        command += ["--latency-msec=5"]
+        self._process = subprocess.Popen(command, env=pulse.environment, stdout=subprocess.PIPE, bufsize=0)
+        self._last_sound = 0.0
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        while data := self._process.stdout.read(4096):
+            samples = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")
+            loud = np.flatnonzero(np.abs(samples) > 300)
+            if len(loud):
+                self.last_sound = time.monotonic() - (len(samples) - 1 - loud[-1]) / 48_000
+
+    last_sound = 0.0
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        self._thread.join(10)
+
+
+def test_stop_as_the_monitor_hears_it(pulse: PulseAudio, routed, capsys):
+    said = steady(1.0)
+    tails = []
+    recorder = TimedRecorder(pulse, "speaker")
+    try:
+        with open_speaker(PULSE) as speaker:
+            for epoch in range(30):
+                speaker.write(epoch, said)
+                wait_until(lambda: speaker.played(epoch) > 2400, 5)  # noqa: B023 - called at once
+                stopped = time.monotonic()
+                speaker.stop(epoch)
+                time.sleep(0.3)
+                tails.append(1000 * (recorder.last_sound - stopped))
+            latency_ms = 1000 * speaker.latency_s
+    finally:
+        recorder.close()
+    with capsys.disabled():
+        print(f"\nstop(), 30 times: the monitor hears the last sample after {percentiles(tails)}", end="; ")
+        print(f"PortAudio's own latency is {latency_ms:.0f} ms")
+    assert np.percentile(tails, 90) < 150
+
+
+def test_starving_on_purpose_is_counted_as_ours(pulse: PulseAudio, routed, reply):
+    with open_speaker(PULSE) as speaker:
+        for part in range(4):
+            speaker.write(1, reply[part * 4800 : (part + 1) * 4800])
+            time.sleep(0.2 + 0.15)
+        speaker.finish(1)
+        wait_until(lambda: speaker.pending(1) == 0, 5)
+        counts = speaker.counts
+        assert counts.own_underruns in (3, 4)  # between the parts, and before what the filter kept back for the end
+        assert counts.own_silence > 3 * 0.05 * 24_000
+        assert counts.ends == 1
+        speaker.write(2, reply)
+        speaker.finish(2)
+        wait_until(lambda: speaker.pending(2) == 0, 10)
+        assert speaker.counts.own_underruns == counts.own_underruns
+        assert speaker.counts.ends == 2
+
+
+def test_a_speaker_that_vanishes_goes_on_where_it_was(pulse: PulseAudio, routed, tmp_path):
+    settings = DeviceSettings(speaker="pulse", reopen=ReopenPolicy(attempts=20, first_wait_s=0.2))
+    ramp = np.linspace(0.1, 0.9, 10 * 24_000, dtype=np.float32)  # each value tells its place
+    with open_speaker(settings) as speaker:
+        speaker.write(1, ramp)
+        speaker.finish(1)
+        wait_until(lambda: speaker.played(1) > 12_000, 5)
+        pulse.remove_all()
+        events = []
+        wait_until(lambda: bool(events.extend(speaker.events()) or events), 5)
+        assert [event.kind for event in events] == ["vanished"]
+        time.sleep(0.7)
+        heard_before = speaker.played(1)
+        time.sleep(0.2)
+        assert speaker.played(1) == heard_before
+        pulse.add_all()
+        wait_until(lambda: bool(events.extend(speaker.events()) or events[-1].kind == "reopened"), 15)
+        with pulse.record("speaker", tmp_path / "after.f32", 24_000) as recorder:
+            time.sleep(1.0)
+        after = recorder.samples[recorder.samples > 0.09][240:]  # without the edge that resampling rounds
+        assert len(after) > 12_000
+        place = (after - 0.1) / 0.8 * len(ramp)
+        assert place.min() > heard_before  # nothing twice
+        assert np.all(np.diff(after) > -0.002)
+        assert speaker.pending(1) > 0
+        speaker.stop(1)
+        assert speaker.pending(1) == 0
+
+
+def test_a_speaker_that_never_comes_back_is_given_up(pulse: PulseAudio, routed):
+    from sottovoce.runtime.devices import DeviceError
+
+    settings = DeviceSettings(speaker="pulse", reopen=ReopenPolicy(attempts=3, first_wait_s=0.1))
+    try:
+        with open_speaker(settings) as speaker:
+            speaker.write(1, steady(5.0))
+            wait_until(lambda: speaker.played(1) > 0, 5)
+            pulse.remove_all()
+            events = []
+            wait_until(lambda: bool(events.extend(speaker.events()) or len(events) >= 2), 15)
+            assert [event.kind for event in events] == ["vanished", "given_up"]
+            assert speaker.pending(1) == 0
+            with pytest.raises(DeviceError, match="did not come back"):
+                speaker.write(2, steady(0.1))
+    finally:
+        pulse.add_all()
+
+
+def test_both_at_once_and_the_reference_lies_under_the_echo(pulse: PulseAudio, routed, reply):
+    """The microphone hears the speaker's own sink: the reference must be it, at the same moments."""
+    routed(speaker="room", microphone="room")
+    heard, references = [], []
+    with open_microphone(PULSE) as microphone, open_speaker(PULSE) as speaker:
+        speaker.write(1, reply)
+        speaker.finish(1)
+        deadline = time.monotonic() + len(reply) / 24_000 + 0.5
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            captured = microphone.read()
+            heard.append(captured.samples)
+            references.append(speaker.reference(captured.moment, len(captured.samples)))
+    echo, reference = np.concatenate(heard), np.concatenate(references)
+    assert np.sum(reference**2) > 1
+    size = 1 << (2 * len(echo)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(echo, size) * np.conj(np.fft.rfft(reference, size)), size)
+    lag = int(np.argmax(product))
+    lag = lag - size if lag > size // 2 else lag
+    assert abs(lag) / 16_000 < 0.1  # within what a canceller looks back
+
+
+def test_many_openings_leave_no_thread_and_no_file_behind(pulse: PulseAudio, routed):
+    import os
+
+    def count() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    with open_speaker(PULSE), open_microphone(PULSE):
+        pass
+    before = count()
+    for _ in range(5):
+        with open_microphone(PULSE) as microphone, open_speaker(PULSE) as speaker:
+            speaker.write(1, steady(0.2))
+            microphone.read()
+    after = count()
+    assert after[0] == before[0]
+    assert after[1] <= before[1] + 1
+
+
+def test_intervals_of_epochs_do_not_overlap(pulse: PulseAudio, routed):
+    """Replies one after another: each begins when the one before was handed over."""
+    with open_speaker(PULSE) as speaker:
+        for epoch in range(4):
+            speaker.write(epoch, steady(0.1))
+        speaker.finish(3)
+        wait_until(lambda: speaker.pending(3) == 0, 5)
+        blocks = [speaker.handed_over(epoch) for epoch in range(4)]
+        assert speaker.counts.own_underruns == 0
+    for before, after in pairwise(blocks):
+        assert before[-1].moment <= after[0].moment
