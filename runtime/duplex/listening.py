@@ -147,15 +147,17 @@ class Listening:
             return Heard(resumed=self._continue(self.turn))
         return self._listen_for_turn(enough)
 
-    def end_turn(self) -> UserTurn:
-        """Close the turn; what comes next is another. It must be there."""
-        turn = self.turn
-        if turn is None:
-            raise RuntimeError("no turn to end")
-        self._floor = self.turn_end
-        self._run_on = self._floor if self._floor == turn.limit and turn.must_end is None and self._voiced else None
+    def end_turn(self) -> Heard:
+        """Close the turn; what comes next is another. What was said behind its limit is nobody's, to its next pause."""
+        turn, self._floor = self.turn, self.turn_end
         self.turn = None
-        return turn
+        if turn is None or turn.last_voice <= turn.limit:
+            return NOTHING
+        self._floor = turn.last_voice
+        if self.present and self.position - turn.last_voice < self._prepare:
+            self._run_on = turn.limit
+            return NOTHING
+        return Heard(run_on=(turn.limit, turn.last_voice))
 
     def drop_all(self) -> int | None:
         """Forget all that was said up to now; returns where that began, or None if nothing was."""

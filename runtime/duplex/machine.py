@@ -188,6 +188,7 @@ class Duplex:
     def _next(self) -> Actions:
         """The first step that is due."""
         self._listening.confirm(self._enough())
+        self._pictures[:0] = self._replying.take_back_pictures()
         for step in self._steps:
             if actions := step():
                 return actions
@@ -202,8 +203,6 @@ class Duplex:
         reply = self._replying.end(self._now)
         if reply is None or reply.finished is None:
             return ()
-        if reply.finished == "not_addressed":  # as if nothing had been said: what was shown is for the next turn
-            self._pictures[:0] = reply.pictures
         return (ReplyOver(reply.epoch, reply.finished, reply.played),)
 
     def _stop_for_user(self) -> Actions:
@@ -227,16 +226,23 @@ class Duplex:
         return self._withdraw() if self._pictures else ()
 
     def _end_speech(self) -> Actions:
-        reason, end = self._listening.has_ended, self._listening.turn_end
+        turn, end, reason = self._listening.turn, self._listening.turn_end, self._listening.has_ended
         prepared = self._replying.prepared
-        if reason is None or not self._is_first() or (prepared is None and not self._replying.can_begin):
+        if (
+            turn is None
+            or reason is None
+            or not self._is_first()
+            or (prepared is None and not self._replying.can_begin)
+        ):
             return ()
-        turn = self._listening.end_turn()
+        start, heard = turn.start, self._listening.end_turn()
         if prepared is not None:
             self._replying.confirm(prepared, self._now)
-            return (EndOfSpeech(prepared.epoch, turn.start, end, reason, prepared.pictures),)
-        pictures = self._take_pictures()
-        return (EndOfSpeech(self._replying.begin(self._now, pictures), turn.start, end, reason, pictures),)
+            epoch, pictures = prepared.epoch, prepared.pictures
+        else:
+            pictures = self._take_pictures()
+            epoch = self._replying.begin(self._now, pictures)
+        return (EndOfSpeech(epoch, start, end, reason, pictures), *self._note_heard(heard))
 
     def _ask(self) -> Actions:
         if not self._lines or not self._replying.can_begin:

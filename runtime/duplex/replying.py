@@ -152,6 +152,14 @@ class Replying:
         self._ending = None
         return ending.pictures if event.reason == "not_addressed" else ()
 
+    def take_back_pictures(self) -> tuple[str, ...]:
+        """The pictures of a reply that turned out not to be wanted: as if nothing had been said, they are still new."""
+        reply = self.given
+        if reply is None or reply.finished != "not_addressed":
+            return ()
+        taken, reply.pictures = reply.pictures, ()
+        return taken
+
     def confirm(self, reply: Reply, now: float) -> None:
         """The turn that it was prepared for is over: it is to be heard."""
         reply.is_prepared, reply.since, reply.is_silent = False, now, not self.has_speaker
