@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from turn_scenario import Outcome, play
 
-from sottovoce.runtime.duplex.actions import CancelReply, Close, EndOfSpeech, Hear, Play, Prepare
-from sottovoce.runtime.duplex.events import Picture, ReplyFinished, VoiceWindow
+from sottovoce.runtime.duplex.actions import CancelReply, Close, EndOfSpeech, Hear, Play, Prepare, StopPlayback
+from sottovoce.runtime.duplex.events import InterruptKey, Picture, ReplyFinished, Tick, VoiceWindow
 from sottovoce.runtime.duplex.machine import Duplex
 from sottovoce.runtime.duplex.settings import DuplexSettings
 from sottovoce.runtime.errors import InputError
@@ -91,6 +91,19 @@ def test_a_click_in_the_pause_does_not_take_back_what_was_prepared():
    1900 | speech 40         | EndOfSpeech(1) within 200
    3000 | tick              |
     """)
+
+
+def test_the_turn_does_not_end_on_the_first_window_of_what_comes_next():
+    outcome = play("""
+      0 | quiet             |
+   1000 | speech 600        |
+   1600 | quiet             | Prepare(1) within 200
+   2020 | speech 400        | Withdraw(1) within 100
+   2100 | finished 1 cancelled |
+   2420 | quiet             | Prepare(2) within 200, EndOfSpeech(2) within 500
+   3400 | tick              |
+    """)
+    assert len(outcome.heard()) == 1
 
 
 def test_nothing_is_prepared_while_the_withdrawn_reply_is_ending():
@@ -347,6 +360,17 @@ def test_a_line_typed_while_speaking_ends_the_turn_and_comes_after_it():
     assert first.end == second.start
 
 
+def test_a_line_that_waits_is_asked_before_a_turn_that_began_after_it():
+    play("""
+      0 | line one           | Ask(1, one)
+    100 | line two           | CancelReply(1, 0)
+   1000 | speech 500         |
+   3000 | finished 1 cancelled | Ask(2, two), CancelReply(2, 0)
+   3100 | finished 2 cancelled | EndOfSpeech(3)
+   3200 | tick               |
+    """)
+
+
 def test_pictures_are_for_the_next_turn_also_in_the_middle_of_a_reply():
     outcome = play("""
       0 | line hello        | Ask(1, hello)
@@ -548,6 +572,13 @@ def test_a_late_event_counts_as_now():
     duplex.handle(Picture(5.0, "a.png"))
     assert duplex.handle(ReplyFinished(1.0, 7, "stop")) == ()
     assert duplex.view.pictures == ("a.png",)
+
+
+def test_a_late_key_is_waited_for_from_now_on():
+    player = after_answer("2900 | played 1 4800 |\n 4000 | tick |").duplex
+    assert [type(action) for action in player.handle(InterruptKey(1.0))] == [StopPlayback]
+    assert player.handle(Tick(4.4)) == ()
+    assert player.handle(Tick(4.6)) == (CancelReply(1, 4800),)
 
 
 def test_the_view_tells_what_goes_on():

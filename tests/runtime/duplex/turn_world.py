@@ -176,21 +176,17 @@ class World:
         """Everybody becomes quiet; after a bounded time nothing may be going on any more."""
         self.regain("microphone")
         self.regain("speaker")
-        for _ in range(4):
+        expected = "closed" if self.quitting else "idle"
+        rounds = 0
+        bound = 4 + 2 * len(self.duplex.view.waiting_lines)
+        while rounds < 2 or (self.duplex.state != expected and rounds < bound):
+            rounds += 1
             for epoch, reply in list(self.replies.items()):
                 self.finish(epoch, "cancelled" if reply.left else "stop")
                 self.play(epoch, 1 << 30)
                 self.answer_stop(epoch)
             for _ in range(20):
                 self.window(0.0)
-        while self.duplex.view.waiting_lines:
-            for epoch in list(self.replies):
-                self.finish(epoch, "stop")
-        for epoch in list(self.replies):
-            self.finish(epoch, "stop")
-            self.play(epoch, 1 << 30)
-        self.window(0.0)
-        expected = "closed" if self.quitting else "idle"
         assert self.duplex.state == expected, f"{self.duplex.view} after everybody was quiet"
         self.check_nothing_lost()
 
@@ -218,6 +214,7 @@ class World:
                 self.end_speech(action)
             case Ask(epoch, text, pictures):
                 self.begin(epoch, pictures, is_prepared=False)
+                assert self.turn is None, "a line is asked in the middle of a turn that was heard"
                 self.asked.append(text)
             case Withdraw(epoch):
                 assert self.current(epoch).is_prepared
