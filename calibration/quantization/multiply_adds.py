@@ -17,8 +17,10 @@ from sottovoce.runtime.manifest import GraphSpec
 
 TYPICAL_SIZES: Mapping[str, int] = {
     "frames": 400, "tiles": 1, "positions": 1, "capacity": 256, "codes": 64, "tokens": 16,
+    "past": 0, "tail": 0, "padding": 4,
 }  # fmt: skip
-"""Of symbolic dimensions: 4 s of speech, one tile, a step of decoding with 256 places of cache, 1.6 s of reply."""
+"""Of symbolic dimensions: 4 s of speech (whole, where it could come in parts), one tile, a step of decoding with 256
+places of cache, 1.6 s of reply."""
 OTHER_SIZE = 16
 NUMPY_TYPES = {element: onnx.helper.tensor_dtype_to_np_dtype(element) for element in ELEMENT_TYPES.values()}
 
