@@ -20,10 +20,11 @@ class StageContract:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     has_cache: bool = False
+    may_stream: bool = False
 
 
 CONTRACTS: dict[StageName, StageContract] = {
-    "audio_encoder": StageContract(("features",), ("embeddings",)),
+    "audio_encoder": StageContract(("features",), ("embeddings",), may_stream=True),
     "vision_encoder": StageContract(("pixels",), ("embeddings",)),
     "language_model": StageContract(("embeddings", "cache_length"), ("logits",), has_cache=True),
     "speech_text": StageContract(("frames",), ("conditioned",)),
@@ -87,6 +88,8 @@ def _check_stage(stage: str, contract: StageContract, spec: GraphSpec, file: Pat
     if contract.has_cache != (spec.cache is not None):
         expected = "must have" if contract.has_cache else "has no"
         raise BundleError(f"graph {stage!r} {expected} a cache", file=file, fix=FIX)
+    if spec.stream is not None and not contract.may_stream:
+        raise BundleError(f"graph {stage!r} has a stream; only 'audio_encoder' may", file=file, fix=FIX)
     if spec.cache is not None:
         cache = spec.cache
         if min(cache.layers, cache.kv_heads, cache.head_size, cache.max_length) <= 0:

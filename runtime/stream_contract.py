@@ -32,12 +32,9 @@ def check_stream(stage: str, spec: GraphSpec, front_end: AudioFrontEnd, file: Pa
     stream = spec.stream
     if stream is None:
         return
-    if stage != "audio_encoder":
-        raise BundleError(f"graph {stage!r} has a stream; only 'audio_encoder' may", file=file, fix=FIX)
-    what = f"the stream of graph {stage!r}"
     for rule, holds in {**_numbers(stream, front_end), **_shapes(stream, spec)}.items():
         if not holds:
-            raise BundleError(f"{what}: {rule}", file=file, fix=FIX)
+            raise BundleError(f"the stream of graph {stage!r}: {rule}", file=file, fix=FIX)
 
 
 def _numbers(stream: AudioStreamSpec, front_end: AudioFrontEnd) -> dict[str, bool]:

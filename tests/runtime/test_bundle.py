@@ -190,3 +190,81 @@ def test_a_table_of_another_size(tmp_path):
 )
 def test_settings_that_cannot_be(tmp_path, section, key, value, says):
     refused(write_bundle(tmp_path, lambda record: record[section].update({key: value})), says=says)
+
+
+def with_stream(record, **stream):
+    """An audio encoder that streams, as its exporter describes it, with some numbers changed."""
+    graph = record["graphs"]["audio_encoder"]
+    numbers = {
+        "stride_frames": 4, "receptive_frames": 7, "step_frames": 2, "first_step_frames": 6, "visible_frames": 32,
+        "first_tail_frames": 0, "padding_frames": 4, "prompt_tokens": 0,
+    }  # fmt: skip
+    graph["stream"] = {**numbers, **stream}
+    state = {"keys": [6, 4, "past", 64], "key_biases": [6, 4, "past", 1], "values": [6, 4, "past", 64]}
+    for time, tensors in (("past", graph["inputs"]), ("present", graph["outputs"])):
+        for kind, shape in {**state, "frames": [1, "tail", 256]}.items():
+            tensors.append({"role": f"{time}_{kind}", "name": f"{time}_{kind}", "dtype": "float32", "shape": shape})
+    graph["inputs"].append({"role": "position", "name": "position", "dtype": "int64", "shape": [1]})
+    graph["inputs"].append({"role": "padding", "name": "padding", "dtype": "float32", "shape": [1, "padding", 256]})
+    return {tensor["role"]: tensor for tensor in (*graph["inputs"], *graph["outputs"])}
+
+
+def test_a_stream_that_fits_its_graph(tmp_path):
+    stream = Bundle.open(write_bundle(tmp_path, with_stream)).graph("audio_encoder").stream
+    assert stream is not None
+    assert (stream.step_frames, stream.visible_frames) == (2, 32)
+
+
+def test_a_bundle_from_before_there_were_streams(tmp_path):
+    def edit(record):
+        for graph in record["graphs"].values():
+            del graph["stream"]
+
+    assert Bundle.open(write_bundle(tmp_path, edit)).graph("audio_encoder").stream is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ({"stride_frames": 0}, r"stride_frames \(0\) must be from 1 to receptive_frames"),
+        ({"receptive_frames": 8}, r"receptive_frames \(8\) must be audio.min_frames \(7\)"),
+        ({"step_frames": 0}, r"step_frames \(0\) must be positive"),
+        ({"first_step_frames": 5}, r"first_step_frames \(5\) a multiple"),
+        ({"visible_frames": -1}, r"visible_frames \(-1\) must not be negative"),
+        ({"first_tail_frames": -1}, r"first_tail_frames \(-1\) must not be negative"),
+        ({"padding_frames": -4}, r"padding_frames \(-4\) must not be negative"),
+        ({"prompt_tokens": 3}, r"prompt_tokens \(3\) must be audio.prompt_tokens \(0\)"),
+        ({"padding_frames": 0}, "inputs of graph 'audio_encoder'.*not known.*padding"),
+        ({"first_tail_frames": None}, "inputs of graph 'audio_encoder'.*not known.*past_frames"),
+    ],
+)
+def test_a_stream_whose_numbers_do_not_fit(tmp_path, numbers, says):
+    refused(write_bundle(tmp_path, lambda record: with_stream(record, **numbers)), says=says)
+
+
+@pytest.mark.parametrize(
+    ("role", "change", "says"),
+    [
+        ("past_keys", {"dtype": "float16"}, r"'past_keys' is float16 .*, expected float32"),
+        ("past_keys", {"shape": [6, 4, 32, 64]}, r"'past_keys' is float32 \(6, 4, 32, 64\), expected .*symbol"),
+        ("past_values", {"shape": [6, "heads", "past", 64]}, "'past_values' is float32"),
+        ("present_keys", {"shape": [6, 4, "past", 32]}, r"'present_keys' is \(6, 4, 'past', 32\), which 'past_keys'"),
+        ("present_values", {"dtype": "float16"}, "'present_values'.*cannot take"),
+        ("past_frames", {"shape": [1, 256]}, "'past_frames' is float32"),
+        ("past_frames", {"shape": [1, 3, 256]}, "'past_frames' is float32"),
+        ("padding", {"shape": [1, 4, 256]}, "'padding' is float32.*symbol"),
+        ("position", {"dtype": "float32"}, "'position' is float32"),
+        ("position", {"shape": []}, "'position' is int64"),
+        ("past_key_biases", {"role": "past_biases"}, "missing.*past_key_biases.*not known.*past_biases"),
+    ],
+)
+def test_a_stream_whose_tensors_do_not_fit(tmp_path, role, change, says):
+    refused(write_bundle(tmp_path, lambda record: with_stream(record)[role].update(change)), says=says)
+
+
+def test_only_an_audio_encoder_streams(tmp_path):
+    def edit(record):
+        with_stream(record)
+        record["graphs"]["codec"]["stream"] = record["graphs"]["audio_encoder"]["stream"]
+
+    refused(write_bundle(tmp_path, edit), says="graph 'codec' has a stream; only 'audio_encoder' may")

@@ -40,6 +40,19 @@ def test_streamed_filterbank_equals_the_whole(golden_dir: Path, portion: int) ->
     np.testing.assert_array_equal(np.concatenate(parts), mel_filterbank(Waveform(samples, 16000), AUDIO))
 
 
+@pytest.mark.parametrize("end", [0, 399, 400, 12_345])
+def test_a_filterbank_that_was_paused_goes_on_to_the_bit(golden_dir: Path, end: int) -> None:
+    samples = read_audio(golden_dir / "speech.wav").samples
+    stream = MelFilterbank(AUDIO)
+    first = stream.append(samples[:end])
+    paused = stream.pause()
+    assert len(paused) < 400 + 160
+    stream.append(np.ones(5000, dtype=np.float32))
+    stream.resume(paused)
+    rest = [stream.append(samples[end + i : end + i + 777]) for i in range(0, len(samples) - end, 777)]
+    np.testing.assert_array_equal(np.concatenate([first, *rest]), mel_filterbank(Waveform(samples, 16000), AUDIO))
+
+
 def test_token_count_follows_the_mask(golden_json: dict[str, Any]) -> None:
     for frames, tokens, _ in golden_json["audio"]["length_table"]:
         assert token_count(frames, AUDIO) == tokens
