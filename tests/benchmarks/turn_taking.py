@@ -3,7 +3,7 @@
     python tests/benchmarks/turn_taking.py SET [--count 100] [--json]
 
 Every recording stands between two seconds of silence. If its background is 40 dB below its loudest 10 ms, its speech
-begins and ends where 30 ms are louder than both that background by 10 dB and the loudest by -35 dB. `start` is the
+begins and ends where 30 ms are 12 dB louder than that background and within 30 dB of the loudest. `start` is the
 first voiced window less that truth, `end` the last one's; `cut` are turns that lack speech at an end, `split` are
 recordings with more than one turn. The set's noise sounds over a reply: each once, then all one behind the other.
 """
@@ -88,10 +88,10 @@ def truth(samples: Samples) -> tuple[int, int] | None:
     frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
     level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
     level -= level.max()
-    quiet = float(np.percentile(level, 5))
+    quiet = float(np.percentile(level, 10))
     if quiet > -40:
         return None
-    loud = level > max(-35.0, quiet + 10)
+    loud = level > max(-30.0, quiet + 12)
     steady = np.flatnonzero(loud[:-2] & loud[1:-1] & loud[2:])
     return int(steady[0]) * FRAME, int(steady[-1] + 3) * FRAME
 

@@ -133,6 +133,7 @@ class World:
     def line(self, text: str) -> None:
         if text.strip() and not self.closed and not self.quitting:
             self.lines.append(text)
+            self.segment += 1  # a turn is cut here, and what is left may be too short for another
         self.give(TypedLine(self.now, text))
 
     def picture(self, name: str) -> None:
@@ -310,7 +311,8 @@ class World:
         """All long speech was handed over or said to be discarded; all lines and pictures arrived once."""
         assert self.asked == self.lines
         kept = [r.pictures for r in self.replies.values() if r.left != "withdrawn" and r.finished != "not_addressed"]
-        assert sorted([*self.duplex.view.pictures, *(name for names in kept for name in names)]) == sorted(self.shown)
+        pictures = [*self.duplex.view.pictures, *(name for names in kept for name in names)]
+        assert self.closed or sorted(pictures) == sorted(self.shown)
         known = sorted([*self.heard, *((part.start, part.end) for part in self.discarded)])
         for start, end in self.long_speech():
             reached = start
@@ -320,7 +322,7 @@ class World:
             assert reached >= end, f"speech from {start} to {end} is lost from {reached} on"
 
     def long_speech(self) -> list[tuple[int, int]]:
-        """Runs of voiced windows that are a turn in any state."""
+        """Runs of voiced windows that are a turn in any state, not cut by something else than speech."""
         runs: list[tuple[int, int]] = []
         last_segment = None
         for end, probability, segment in self.windows:
