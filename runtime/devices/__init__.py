@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sottovoce.runtime.devices.echo_canceller import EchoCanceller, EchoCancellingMicrophone, EchoSettings
 from sottovoce.runtime.devices.errors import DeviceError
 from sottovoce.runtime.devices.interface import (
     Captured,
@@ -38,6 +39,9 @@ __all__ = [
     "DeviceEvent",
     "DeviceInfo",
     "DeviceSettings",
+    "EchoCanceller",
+    "EchoCancellingMicrophone",
+    "EchoSettings",
     "Levels",
     "PlaybackDevice",
     "ReopenPolicy",

@@ -124,7 +124,7 @@ class PlaybackDevice(Protocol):
         """Play quieter, or as loud as before."""
 
     def reference(self, moment: float, count: int) -> Samples:
-        """What left the loudspeaker from `moment` on: (count,) at 16 kHz, silence where nothing did."""
+        """What left the loudspeaker from `moment` on: at most `count` samples at 16 kHz, as far as it is known yet."""
 
     def events(self) -> list[DeviceEvent]:
         """What happened to the device since the last call."""

@@ -14,6 +14,9 @@ REMEMBERED_S = 10.0
 JUMP_S = 0.05
 """Callbacks come some milliseconds early or late; more than this, and the device paused or came back."""
 SMOOTHING = 1 / 64
+DRIFT_S = 0.01
+"""Positions keep their moments until the device's clock went away from ours by so much: an echo canceller that learned
+how the two streams lie beside each other would have to learn it again."""
 
 
 class PlayedTimeline:
@@ -29,6 +32,7 @@ class PlayedTimeline:
         self._resampler = StreamResampler(device_rate, CAPTURE_RATE)
         self._frames = 0
         self._began: float | None = None
+        self._estimate = 0.0
         self._kept = np.zeros(0, dtype=np.float32)
         self._first = 0  # position of the first kept sample
 
@@ -37,21 +41,24 @@ class PlayedTimeline:
         self._blocks.append((plays_at, block))
 
     def reference(self, moment: float, count: int) -> Samples:
-        """What was heard from `moment` on: (count,) at 16 kHz, silence where nothing was or is not known yet."""
+        """What was heard from `moment` on: (m,) at 16 kHz, m at most `count`; what is not known yet is left out.
+
+        Before the first block, and longer ago than some seconds, there was silence.
+        """
         while self._blocks:
             self._take(*self._blocks.popleft())
-        heard = np.zeros(count, dtype=np.float32)
         if self._began is None:
-            return heard
+            return np.zeros(0, dtype=np.float32)
         start = round((moment - self._began) * CAPTURE_RATE) - self._first
-        low, high = max(0, start), min(len(self._kept), start + count)
+        heard = np.zeros(min(count, max(0, len(self._kept) - start)), dtype=np.float32)
+        low, high = max(0, start), start + len(heard)
         if low < high:
             heard[low - start : high - start] = self._kept[low:high]
         return heard
 
     def _take(self, plays_at: float, block: Samples) -> None:
         began = plays_at - self._frames / self.device_rate
-        if self._began is not None and abs(began - self._began) > JUMP_S:
+        if self._began is not None and abs(began - self._estimate) > JUMP_S:
             self._keep(self._resampler.flush())
             # Silence until then; a device that came back earlier than it said takes its place from now on.
             silence = np.zeros(max(0, round((began - self._began) * CAPTURE_RATE)), dtype=np.float32)
@@ -60,13 +67,15 @@ class PlayedTimeline:
         elif self._began is None:
             self._restart(plays_at)
         else:
-            self._began += SMOOTHING * (began - self._began)
+            self._estimate += SMOOTHING * (began - self._estimate)
+            if abs(self._estimate - self._began) > DRIFT_S:
+                self._began = self._estimate
         self._frames += len(block)
         self._keep(self._resampler.process(block))
 
     def _restart(self, plays_at: float) -> None:
         """Count from here: the kept samples before lie before position 0."""
-        self._began = plays_at
+        self._began = self._estimate = plays_at
         self._frames = 0
         self._first = -len(self._kept)
 

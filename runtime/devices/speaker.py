@@ -92,7 +92,7 @@ class Speaker:
         return self._queue.handed_over(epoch)
 
     def reference(self, moment: float, count: int) -> Samples:
-        """What left the loudspeaker from `moment` (of `time.monotonic`) on: (count,) at 16 kHz."""
+        """What left the loudspeaker from `moment` (of `time.monotonic`) on: up to (count,) at 16 kHz, as known yet."""
         return self._timeline.reference(moment, count)
 
     def events(self) -> list[DeviceEvent]:

@@ -161,7 +161,7 @@ class WavSpeaker:
         self._queue.duck(quieter)
 
     def reference(self, moment: float, count: int) -> Samples:
-        """What was played from `moment` on: (count,) at 16 kHz."""
+        """What was played from `moment` on: up to (count,) at 16 kHz, as far as is known yet."""
         self._play()
         return self._timeline.reference(moment, count)
 

@@ -1,4 +1,4 @@
-"""A PulseAudio of our own: null sinks for loudspeakers, their monitors for microphones. Nothing else hears or is heard."""
+"""A PulseAudio of our own: null sinks for loudspeakers, their monitors for microphones; nothing else hears it."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulseAudio]:
     server = PulseAudio(environment)
     before = {name: os.environ.get(name) for name in ours}
     try:
-        wait_until(lambda: (folder / "socket").exists(), 10)
+        wait_until((folder / "socket").exists, 10)
         server.add_all()
         os.environ.update(ours)
         yield server

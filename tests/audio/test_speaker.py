@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -50,7 +53,7 @@ def test_a_reply_is_heard_as_it_was_written(pulse: PulseAudio, routed, reply, si
 
 
 def test_stop_ends_the_sound_within_one_output_buffer(pulse: PulseAudio, routed, capsys):
-    """200 interruptions, by the account of the callback: when it handed over the last sample, and when that is heard."""
+    """200 interruptions, by the callback's account: when the last sample was handed over, and when it is heard."""
     said = steady(1.0)
     handed_ms, heard_ms, after_frames = [], [], []
     random = np.random.default_rng(5)
@@ -90,7 +93,6 @@ class TimedRecorder:
         command = ["parec", f"--device={sink}.monitor", "--rate=48000", "--channels=1", "--format=s16le"]
         command += ["--latency-msec=5"]
         self._process = subprocess.Popen(command, env=pulse.environment, stdout=subprocess.PIPE, bufsize=0)
-        self._last_sound = 0.0
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
@@ -221,8 +223,6 @@ def test_both_at_once_and_the_reference_lies_under_the_echo(pulse: PulseAudio, r
 
 
 def test_many_openings_leave_no_thread_and_no_file_behind(pulse: PulseAudio, routed):
-    import os
-
     def count() -> tuple[int, int]:
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
@@ -249,3 +249,62 @@ def test_intervals_of_epochs_do_not_overlap(pulse: PulseAudio, routed):
         assert speaker.counts.own_underruns == 0
     for before, after in pairwise(blocks):
         assert before[-1].moment <= after[0].moment
+
+
+def test_the_microphone_does_not_hear_the_speaker(pulse: PulseAudio, routed, reply, capsys):
+    """Echo through two real streams on one sink: the delay is whatever the system makes it."""
+    from sottovoce.runtime.devices import DeviceError, EchoCancellingMicrophone
+
+    routed(speaker="room", microphone="room")
+    said = np.tile(reply, 5)
+
+    def heard(cancelling: bool) -> np.ndarray:
+        with open_speaker(PULSE) as speaker, open_microphone(PULSE) as plain:
+            microphone = EchoCancellingMicrophone(plain, speaker) if cancelling else plain
+            speaker.write(1, said)
+            speaker.finish(1)
+            pieces = []
+            deadline = time.monotonic() + len(said) / 24_000 + 0.5
+            while time.monotonic() < deadline:
+                time.sleep(0.02)
+                pieces.append(microphone.read().samples)
+        return np.concatenate(pieces)
+
+    try:
+        cleaned = heard(True)
+    except DeviceError as problem:
+        pytest.skip(str(problem))
+    echo = heard(False)
+    half = len(echo) // 2
+    reduction = 10 * np.log10(np.sum(echo[half:-8000] ** 2) / np.sum(cleaned[half:-8000] ** 2))
+    with capsys.disabled():
+        print(f"\nthe speaker's own sink as microphone: echo reduced by {reduction:.1f} dB")
+    assert reduction > 12
+
+
+def test_ctrl_c_while_opening_and_while_talking_leaves_nothing_open(pulse: PulseAudio, routed):
+    """A process is interrupted at moments all over its opening, talking and closing; it always ends soon, and quietly."""
+    code = (
+        "import sys, time, numpy as np\n"
+        "from sottovoce.runtime.devices import DeviceSettings, open_microphone, open_speaker\n"
+        "settings = DeviceSettings(microphone='pulse', speaker='pulse')\n"
+        "print('ready', flush=True)\n"
+        "try:\n"
+        "    for epoch in range(100):\n"
+        "        with open_microphone(settings) as microphone, open_speaker(settings) as speaker:\n"
+        "            speaker.write(epoch, np.ones(2400, dtype=np.float32)); time.sleep(0.05); microphone.read()\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)\n"
+    )
+    random = np.random.default_rng(8)
+    for _ in range(12):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(random.uniform(0, 0.8))
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=10)
+        assert child.returncode in (130, -signal.SIGINT), errors
+        assert pulse.pactl("list", "short", "sink-inputs") == ""

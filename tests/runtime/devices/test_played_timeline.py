@@ -20,11 +20,12 @@ def test_the_reference_is_what_was_played_at_that_moment():
     np.testing.assert_allclose(heard[max(0, -at) :][:4000], expected[max(0, at) :][:4000], atol=0.01)
 
 
-def test_before_and_after_what_was_played_there_is_silence():
+def test_before_what_was_played_there_is_silence_and_what_comes_is_not_known():
     timeline = PlayedTimeline(16_000)
-    assert not timeline.reference(0.0, 100).any()
+    assert len(timeline.reference(0.0, 100)) == 0
     timeline.append(np.ones(320, dtype=np.float32), 5.0)
-    np.testing.assert_array_equal(timeline.reference(5.0 - 0.01, 640), np.repeat([0, 1, 0], [160, 320, 160]))
+    np.testing.assert_array_equal(timeline.reference(5.0 - 0.01, 640), np.repeat([0, 1], [160, 320]))
+    assert len(timeline.reference(6.0, 100)) == 0
 
 
 def test_a_pause_of_the_device_is_silence_and_what_was_before_stays():

@@ -71,9 +71,10 @@ def test_the_reference_is_what_was_played(tmp_path):
     with WavSpeaker(tmp_path / "out.wav", clock=clock) as speaker:
         speaker.write(1, np.full(24_000, 0.5, dtype=np.float32))
         clock.advance(0.8)
-        reference = speaker.reference(2.9, 8000)
+        reference = speaker.reference(2.9, 16_000)
     assert not reference[:1590].any()
-    np.testing.assert_allclose(reference[1700:8000], 0.5, atol=0.01)
+    assert len(reference) > 8000
+    np.testing.assert_allclose(reference[1700:-100], 0.5, atol=0.01)
 
 
 def test_an_error_leaves_no_file_and_ctrl_c_leaves_one(tmp_path):
