@@ -2,8 +2,8 @@
 
 A time is in seconds of one clock that does not go backwards, from 0 on. Samples of the microphone are counted from the
 beginning of the capture stream, at 16 kHz; samples of a reply from the reply's beginning, at the rate it is played at.
-`epoch` names a reply: it is the number that the action which asked for it (`Prepare`, `EndOfSpeech`, `Ask`) carries.
-Events of other epochs than the current one are late and change nothing.
+`epoch` names a reply: it is the number that the action which asked for it (`Prepare`, `EndOfSpeech`, `Ask`) carries;
+a conversation may count otherwise. Events of other epochs than the current one are late and change nothing.
 
 | event | who tells it |
 | --- | --- |
@@ -75,7 +75,11 @@ class ReplyAudio(TimedEvent):
 
 @dataclass(frozen=True)
 class ReplyFinished(TimedEvent):
-    """Nothing more comes of this reply; it may still be playing."""
+    """Nothing more comes of this reply; it may still be playing.
+
+    Every epoch of a `Prepare`, `EndOfSpeech` or `Ask` has one, sooner or later: also when it was withdrawn, cancelled
+    or refused, or when nothing could be prepared. Until it comes, no other reply is asked for.
+    """
 
     epoch: int
     reason: FinishReason

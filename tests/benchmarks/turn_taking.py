@@ -5,7 +5,8 @@
 Every recording stands between two seconds of silence. If its background is 40 dB below its loudest 10 ms, its speech
 begins and ends where 30 ms are 12 dB louder than that background and within 30 dB of the loudest. `start` is the
 first voiced window less that truth, `end` the last one's; `cut` are turns that lack speech at an end, `split` are
-recordings with more than one turn. The set's noise sounds over a reply: each once, then all one behind the other.
+recordings with more than one turn. `duck` and `stop` are how long after the truth a reply that it is said over
+becomes softer and stops. The set's noise sounds over a reply, too: each once, then all one behind the other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sottovoce.runtime.duplex.actions import Action, CancelReply, Discard, Duck, EndOfSpeech, Prepare
+from sottovoce.runtime.duplex.actions import Action, Discard, Duck, EndOfSpeech, Prepare, StopPlayback
 from sottovoce.runtime.duplex.events import CAPTURE_RATE, ReplyAudio, TypedLine, VoiceWindow
 from sottovoce.runtime.duplex.machine import Duplex
 from sottovoce.runtime.duplex.settings import DuplexSettings
@@ -45,6 +46,8 @@ class Measured:
     last_missing_ms: float = 0.0
     prepare_after_ms: float | None = None
     end_after_ms: float | None = None
+    duck_after_ms: float | None = None
+    stop_after_ms: float | None = None
 
 
 def main() -> None:
@@ -101,7 +104,8 @@ def measure(path: Path) -> Measured:
     samples = load(path)
     duplex, settings = Duplex(), DuplexSettings()
     actions: list[tuple[int, Action]] = []
-    for window in windows_of(between_silence(samples)):
+    windows = list(windows_of(between_silence(samples)))
+    for window in windows:
         actions += [(window.end_sample, action) for action in duplex.handle(window)]
     turns = [(at, action) for at, action in actions if isinstance(action, EndOfSpeech)]
     result = Measured(path.name, len(turns))
@@ -116,7 +120,21 @@ def measure(path: Path) -> Measured:
     result.first_missing_ms = max(0.0, milliseconds(turn.start - begin))
     result.last_missing_ms = max(0.0, milliseconds(end - turn.end))
     result.prepare_after_ms, result.end_after_ms = milliseconds(prepared[-1] - end), milliseconds(at - end)
+    over = [(window.end_sample, action) for window, action in actions_over_reply(windows)]
+    result.duck_after_ms = next((milliseconds(at - begin) for at, action in over if isinstance(action, Duck)), None)
+    stops = (milliseconds(at - begin) for at, action in over if isinstance(action, StopPlayback))
+    result.stop_after_ms = next(stops, None)
     return result
+
+
+def actions_over_reply(windows: list[VoiceWindow]) -> Iterator[tuple[VoiceWindow, Action]]:
+    """What is done about sound while a reply is being played that goes on for longer."""
+    duplex = Duplex()
+    duplex.handle(TypedLine(0.0, "talk"))
+    duplex.handle(ReplyAudio(0.0, 1, 1 << 30))
+    for window in windows:
+        for action in duplex.handle(window):
+            yield window, action
 
 
 def milliseconds(samples: int) -> float:
@@ -127,10 +145,10 @@ def milliseconds(samples: int) -> float:
 def summary(measured: list[Measured]) -> dict[str, Any]:
     """Percentiles of the errors, and the recordings that went wrong."""
     clear = [one for one in measured if one.start_ms is not None]
-    columns = ("start_ms", "end_ms", "prepare_after_ms", "end_after_ms")
+    columns = ("start_ms", "end_ms", "prepare_after_ms", "end_after_ms", "duck_after_ms", "stop_after_ms")
+    values = {name: [value for one in clear if (value := getattr(one, name)) is not None] for name in columns}
     percentiles = {
-        name: {f"p{p}": round(float(np.percentile([getattr(one, name) for one in clear], p))) for p in (5, 50, 95)}
-        for name in columns
+        name: {f"p{p}": round(float(np.percentile(values[name], p))) for p in (5, 50, 95)} for name in columns
     }
     within = [one for one in clear if abs(one.start_ms or 0) <= 100 and abs(one.end_ms or 0) <= 100]
     return {
@@ -140,6 +158,7 @@ def summary(measured: list[Measured]) -> dict[str, Any]:
         "split": [one.file for one in measured if one.turns > 1],
         "not_heard": [one.file for one in measured if one.turns == 0],
         "both_within_100_ms": len(within),
+        "stopped_a_reply": len(values["stop_after_ms"]),
         "cut": [one.file for one in clear if one.first_missing_ms or one.last_missing_ms],
         **percentiles,
     }
@@ -150,18 +169,15 @@ def over_reply(noises: list[Samples]) -> dict[str, Any]:
     over, alone, seconds = [], 0, 0.0
     for samples in [*noises, np.concatenate(noises)]:
         stream = between_silence(samples)
-        duplex = Duplex()
-        duplex.handle(TypedLine(0.0, "talk"))
-        duplex.handle(ReplyAudio(0.0, 1, 24_000 * (len(stream) // CAPTURE_RATE + 60)))
         windows = list(windows_of(stream))
-        over.append([action for window in windows for action in duplex.handle(window)])
+        over.append([action for _, action in actions_over_reply(windows)])
         quiet = Duplex()
         alone += sum(isinstance(action, EndOfSpeech) for window in windows for action in quiet.handle(window))
         seconds += len(samples) / CAPTURE_RATE
     return {
         "streams": len(over),
         "seconds": round(seconds),
-        "replies_stopped": sum(any(isinstance(action, CancelReply) for action in actions) for actions in over),
+        "replies_stopped": sum(any(isinstance(action, StopPlayback) for action in actions) for actions in over),
         "ducked": sum(any(isinstance(action, Duck) for action in actions) for actions in over),
         "discarded": sum(any(isinstance(action, Discard) for action in actions) for actions in over),
         "turns_in_silence": alone,
