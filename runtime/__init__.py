@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from sottovoce.runtime.conversation_set.capture_folder import CaptureFolder
     from sottovoce.runtime.conversation_set.captured_conversation import CapturedConversation
     from sottovoce.runtime.conversation_set.question_files import CaptureLimits
+    from sottovoce.runtime.dialogue.turns import Turn
     from sottovoce.runtime.errors import BackendError, BundleError, CheckpointError, InputError, SottovoceError
     from sottovoce.runtime.features.audio_file import Waveform, WavWriter, read_audio, write_wav
     from sottovoce.runtime.profile import peak_memory_mb
     from sottovoce.runtime.reply import AudioChunk, ReplyDone, ReplyEvent, TextDelta
     from sottovoce.runtime.tensor_dump import TensorDump
-    from sottovoce.runtime.turns import Turn
 
 _PLACES = {
     "assistant": ("Assistant",),

@@ -112,7 +112,7 @@ class Assistant:
         limit = generation.max_new_tokens if max_new_tokens is None else max_new_tokens
         if limit < 1:
             raise InputError(f"max_new_tokens is {limit}", fix="choose 1 or more")
-        options = ConversationOptions(system, sampling, self._speech_sampling(greedy), seed, limit, speech, dump)
+        options = ConversationOptions(system, sampling, self._speech_sampling(greedy), seed, limit, speech, dump=dump)
         return Conversation(self._model, options)
 
     def say(

@@ -19,6 +19,7 @@ class ConversationOptions:
         seed: of everything drawn in the conversation; None draws a fresh one.
         max_new_tokens: a reply ends after so many.
         speech: False for text alone.
+        overlap: speech is made in a thread of its own, while the language model goes on writing.
         dump: collects the stages' tensors.
     """
 
@@ -28,4 +29,5 @@ class ConversationOptions:
     seed: int | None
     max_new_tokens: int
     speech: bool = True
+    overlap: bool = False
     dump: TensorDump | None = None

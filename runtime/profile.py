@@ -36,6 +36,10 @@ class Stopwatch:
         """Note the moment `name`, if it is its first time."""
         self._milliseconds.setdefault(name, 1000 * (time.perf_counter() - self._started))
 
+    def restart(self) -> None:
+        """Moments count from now; spans stay."""
+        self._started = time.perf_counter()
+
     def milliseconds(self) -> Mapping[str, float]:
         """All spans and moments so far, and `total` since the start."""
         return {**self._milliseconds, "total": 1000 * (time.perf_counter() - self._started)}

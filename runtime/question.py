@@ -1,4 +1,4 @@
-"""What one user turn brings, made ready for the language model: features, pixels, and finally embeddings."""
+"""What one user turn brings, made ready for the language model: features, pixels, and finally parts to feed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.runtime.dialogue.context import Part, embeddings_of
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.features.audio_file import AudioSource, Waveform, read_audio
 from sottovoce.runtime.features.fbank import mel_filterbank, token_count
@@ -82,25 +83,37 @@ def prepare(question: Question, manifest: BundleManifest, stopwatch: Stopwatch) 
     return PreparedQuestion(content, features, pixels, question.video is not None)
 
 
-def embed(
+def parts_of(
     ids: Sequence[int], prepared: PreparedQuestion, model: Model, stopwatch: Stopwatch, dump: TensorDump | None
-) -> Floats:
-    """Run the encoders and splice their embeddings into those of `ids` → (positions, width).
+) -> list[Part]:
+    """Run the encoders and put what they give in the places that `ids` hold for it.
 
     Takes the spans `load`, `audio_encoder` and `vision_encoder`.
     """
     heard = None if prepared.features is None else _hear(prepared.features, model, stopwatch)
     seen = None if prepared.pixels is None else _see(prepared.pixels, model, stopwatch)
-    embeddings = _splice(ids, model, heard, seen)
+    parts = _spliced(ids, heard, seen)
     if dump is not None:
         named = {"audio.fbank": prepared.features, "audio.embeddings": heard}
         named |= {"image.pixels": prepared.pixels, "image.embeddings": seen}
+        embeddings = embeddings_of(parts, model.token_embeddings.rows)
         # The type of `named` was taken from its first values; the dump takes arrays of any type.
         named |= {"llm.ids": np.asarray(ids, dtype=np.int64), "llm.embeddings": embeddings}  # type: ignore[dict-item]
         for name, values in named.items():
             if values is not None:
                 dump.add(name, values)  # type: ignore[arg-type]  # the names above are the dump's
-    return embeddings
+    return parts
+
+
+def see(question: Question, model: Model, stopwatch: Stopwatch) -> Floats:
+    """A question's pictures or frames → (tiles, tokens of a tile, width).
+
+    Raises:
+        InputError: one that cannot be read.
+    """
+    with stopwatch.measure("image_features"):
+        pixels = _pixels(question, model.manifest)
+    return _see(pixels, model, stopwatch)
 
 
 def _pixels(question: Question, manifest: BundleManifest) -> Floats:
@@ -128,15 +141,15 @@ def _see(pixels: Floats, model: Model, stopwatch: Stopwatch) -> Floats:
         return encoder(pixels)
 
 
-def _splice(ids: Sequence[int], model: Model, heard: Floats | None, seen: Floats | None) -> Floats:
-    """Embeddings of `ids`, the encoders' in place of the markers, in order."""
-    parts: list[Floats] = []
+def _spliced(ids: Sequence[int], heard: Floats | None, seen: Floats | None) -> list[Part]:
+    """Ids, and the encoders' embeddings in place of the markers, in order."""
+    parts: list[Part] = []
     tiles = iter([] if seen is None else seen)
     recordings = iter([] if heard is None else [heard])
     start = 0
     for place, token in enumerate(ids):
         if token in (IMAGE_ID, AUDIO_ID):
-            parts += [model.token_embeddings.rows(ids[start:place]), next(tiles if token == IMAGE_ID else recordings)]
+            parts += [tuple(ids[start:place]), next(tiles if token == IMAGE_ID else recordings)]
             start = place + 1
-    parts.append(model.token_embeddings.rows(ids[start:]))
-    return np.concatenate(parts)
+    parts.append(tuple(ids[start:]))
+    return parts

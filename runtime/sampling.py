@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,15 @@ class Sampler:
     def __init__(self, options: SamplingOptions, seed: int | np.random.SeedSequence | None = None) -> None:
         self.options = options
         self._random = np.random.default_rng(seed)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the random numbers stand: put back, the same are drawn again."""
+        return dict(self._random.bit_generator.state)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._random.bit_generator.state = state
 
     def pick(self, logits: Logits, used: Sequence[int] = (), banned: Sequence[int] = ()) -> int:
         """One id from `logits` (V,).

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from sottovoce.calibration.replay import replay_turns
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.conversation_set.item import EvaluationItem, HistoryTurn
+from sottovoce.runtime.dialogue.context import embeddings_of
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
-from sottovoce.runtime.question import Question, embed, prepare
+from sottovoce.runtime.question import Question, parts_of, prepare
 from sottovoce.runtime.reply import Reason
 
 Floats = npt.NDArray[np.float32]
@@ -98,8 +99,8 @@ def forced_logits(model: Model, given: GivenConversation, folder: Path) -> Itera
         else:
             own = prompt.system_text(images=content.tiles > 0 and not prepared.has_video, video=prepared.has_video)
             opening = prompt.system(own if given.item.system is None else given.item.system)
-        embeddings = embed([*opening, *prompt.user(content)], prepared, model, Stopwatch(), None)
-        yield language_model.prefill(embeddings, cache)
+        parts = parts_of([*opening, *prompt.user(content)], prepared, model, Stopwatch(), None)
+        yield language_model.prefill(embeddings_of(parts, model.token_embeddings.rows), cache)
         for token in turn.fed:
             yield language_model.step(model.token_embeddings.rows([token]), cache)
         if turn.reason == "not_addressed":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sottovoce.runtime.dialogue.context import Context, Mark
 from sottovoce.runtime.reply import ReplyText
 from sottovoce.runtime.speech.speaker import Speaker
 
@@ -21,9 +22,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the conversation stood: positions in the cache, ids that must come before the next turn, the history."""
+    """Where the conversation stood: the end in the context, ids that must come before the next turn, the history."""
 
-    length: int
+    end: Mark
     unfed: tuple[int, ...]
     history: tuple[Turn, ...]
 
@@ -34,8 +35,8 @@ class OngoingReply:
 
     epoch: int
     text: ReplyText
-    start: int | None = None
-    """Where in the cache its first token is; None until the question was heard."""
+    start: Mark | None = None
+    """Where in the context its first token is; None until the question was heard."""
     history: tuple[Turn, ...] = ()
     """Up to the question it answers."""
     speaker: Speaker | None = None
@@ -47,3 +48,15 @@ class OngoingReply:
         if self.speaker is None or self.played_samples is None:
             return self.text.text
         return self.speaker.spoken.heard(self.text.text, self.played_samples)
+
+
+def settled(reply: OngoingReply, start: int, context: Context) -> tuple[Place, str]:
+    """Cut the context to what was heard of `reply`, which began at `start`: where it stands then, and the text."""
+    kept = reply.text.tokens_within(len(reply.heard()))
+    text = reply.text.text[: reply.text.ends[kept - 1]] if kept else ""
+    if kept == len(reply.text.tokens):
+        text = reply.text.text
+    fed = min(kept, context.length - start)
+    context.rewind(start + fed)
+    history = (*reply.history, Turn("assistant", text))
+    return Place(context.mark(), tuple(reply.text.tokens[fed:kept]), history), text
