@@ -36,7 +36,7 @@ _PLACES = {
     "profile": ("peak_memory_mb",),
     "reply": ("AudioChunk", "ReplyDone", "ReplyEvent", "TextDelta"),
     "tensor_dump": ("TensorDump",),
-    "turns": ("Turn",),
+    "dialogue.turns": ("Turn",),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/conversation_latency.py BUNDLE --set DIR [--turns 20] [--conversations 5] [--json]
 
-The reference's order (VITA-1.5's web demo): nothing happens before the end of speech; then the recording is encoded, all
+VITA-1.5's web demo does nothing before the end of speech (the reference): then the recording is encoded, all
 history (as much as the context holds) is filled into an empty cache again, text is written until a sentence is
 complete, all of its codes are drawn, and the codec makes a first piece. Ours hears and fills while speech goes on;
 "prepared" also begins the reply at the pause that ends the turn, as `chat` does, so that only what is left by then is
