@@ -15,7 +15,7 @@ import numpy as np
 from sottovoce.runtime.devices.errors import DeviceError
 from sottovoce.runtime.devices.interface import DeviceInfo, Samples
 from sottovoce.runtime.devices.quiet import quiet_stderr
-from sottovoce.runtime.devices.selection import Direction, choose_device
+from sottovoce.runtime.devices.selection import Direction, choose_device, find_again
 
 MOST_PLAUSIBLE_DELAY_S = 2.0
 # PortAudio's own numbers, so that a callback looks nothing up.
@@ -166,8 +166,6 @@ class DeviceStream:
             except BaseException:
                 self.close()
                 raise
-        # An index means another device once one is unplugged; a name does not.
-        self._wanted = self.device.name if isinstance(request.device, int) else request.device
         most = self.device.outputs if request.direction == "speaker" else 1
         self._channels = min(2, most)  # a stereo device that is given one channel plays on the left only
 
@@ -234,7 +232,7 @@ class DeviceStream:
         with PORTAUDIO.lock:
             try:
                 devices = PORTAUDIO.devices(self.request.debug)
-                self.device = choose_device(devices, self.request.direction, self._wanted)
+                self.device = find_again(devices, self.request.direction, self.request.device, self.device)
                 self.open()
             except (DeviceError, OSError):
                 return False

@@ -40,6 +40,22 @@ def choose_device(devices: Sequence[DeviceInfo], direction: Direction, wanted: s
     return meant[0]
 
 
+def find_again(
+    devices: Sequence[DeviceInfo], direction: Direction, wanted: str | int | None, before: DeviceInfo
+) -> DeviceInfo:
+    """The device that was `before`, in a new listing: indices mean other devices once one was unplugged; names do not.
+
+    Raises:
+        DeviceError: it is not there (yet).
+    """
+    if wanted is None:  # the default may be another one by now
+        return choose_device(devices, direction, None)
+    same = [device for device in devices if device.name == before.name and channels(device, direction)]
+    if len(same) > 1:  # two of a kind
+        return next((device for device in same if device.index == before.index), same[0])
+    return choose_device(devices, direction, before.name if isinstance(wanted, int) or wanted.isdecimal() else wanted)
+
+
 def channels(device: DeviceInfo, direction: Direction) -> int:
     """How many channels the device has in this direction."""
     return device.inputs if direction == "microphone" else device.outputs

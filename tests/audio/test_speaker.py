@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import PulseAudio, wait_until
-from test_microphone import explained_db
+from pulse_audio import PulseAudio, wait_until
+from sound_likeness import explained_db
 
 from sottovoce.runtime.devices import DeviceSettings, ReopenPolicy, open_microphone, open_speaker
 
@@ -283,7 +283,7 @@ def test_the_microphone_does_not_hear_the_speaker(pulse: PulseAudio, routed, rep
 
 
 def test_ctrl_c_while_opening_and_while_talking_leaves_nothing_open(pulse: PulseAudio, routed):
-    """A process is interrupted at moments all over its opening, talking and closing; it always ends soon, and quietly."""
+    """A process is interrupted at moments all over its opening, talking and closing; it always ends soon."""
     code = (
         "import sys, time, numpy as np\n"
         "from sottovoce.runtime.devices import DeviceSettings, open_microphone, open_speaker\n"

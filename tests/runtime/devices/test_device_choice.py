@@ -9,7 +9,7 @@ import pytest
 from sottovoce.runtime.devices import DeviceError, DeviceInfo, DeviceSettings, ReopenPolicy
 from sottovoce.runtime.devices.quiet import quiet_stderr
 from sottovoce.runtime.devices.reopening import ReopenSchedule, StallWatch
-from sottovoce.runtime.devices.selection import choose_device
+from sottovoce.runtime.devices.selection import choose_device, find_again
 
 DEVICES = [
     DeviceInfo(0, "HDA Intel: ALC257 (hw:0,0)", 2, 2, 48_000),
@@ -64,6 +64,19 @@ def test_no_microphone_at_all_says_what_there_is_and_how_to_get_one():
     assert "arecord -l" in error.value.fix
     with pytest.raises(DeviceError, match="lists no audio devices at all"):
         choose_device([], "microphone", None)
+
+
+def test_a_device_that_came_back_is_found_by_its_name():
+    usb = DEVICES[1]
+    moved = [DEVICES[0], DeviceInfo(5, usb.name, 1, 0, 44_100), DeviceInfo(1, "webcam", 1, 0, 16_000)]
+    assert find_again(moved, "microphone", 1, usb).index == 5
+    assert find_again(moved, "microphone", "1", usb).index == 5
+    assert find_again(moved, "microphone", "usb", usb).index == 5
+    with pytest.raises(DeviceError, match="no microphone is called 'USB Microphone"):
+        find_again(moved[:1], "microphone", 1, usb)
+    twins = [DeviceInfo(index, usb.name, 1, 0, 44_100) for index in (1, 2)]
+    assert find_again(twins, "microphone", "usb", twins[1]).index == 2
+    assert find_again(DEVICES, "microphone", None, usb).index == 4
 
 
 def test_impossible_settings_are_refused():

@@ -1,0 +1,114 @@
+"""A PulseAudio daemon of our own, as the tests talk to it: sinks come and go, sound is played and recorded."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SINKS = {"speaker": 48_000, "room": 48_000, "cd": 44_100, "phone": 8_000}
+"""`speaker` is played into and recorded; what is played into `room` is what a microphone on its monitor hears."""
+
+
+@dataclass
+class PulseAudio:
+    """The daemon, and how to talk to it."""
+
+    environment: dict[str, str]
+    modules: dict[str, str] = field(default_factory=dict)
+    hasteners: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def pactl(self, *arguments: str) -> str:
+        command = ["pactl", *arguments]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    def add_sink(self, name: str) -> None:
+        self.modules[name] = self.pactl(
+            "load-module", "module-null-sink", f"sink_name={name}", f"rate={SINKS[name]}", "channels=1"
+        )
+        # Left alone a null sink plays two seconds at a time, as no sound card does; who listens closely makes it one.
+        command = ["parec", f"--device={name}.monitor", "--latency-msec=10", "--rate=8000", "--channels=1"]
+        self.hasteners[name] = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def remove_sink(self, name: str) -> None:
+        self.pactl("unload-module", self.modules.pop(name))
+        self.end_hastener(name)
+
+    def add_all(self) -> None:
+        for name in SINKS:
+            if name not in self.modules:
+                self.add_sink(name)
+        time.sleep(2.5)  # each ends its first two seconds
+
+    def remove_all(self) -> None:
+        """Nothing is left that PulseAudio could move a stream to, as it does while there is."""
+        for name in list(self.modules):
+            self.remove_sink(name)
+
+    def end_hastener(self, name: str) -> None:
+        hastener = self.hasteners.pop(name)
+        hastener.terminate()
+        hastener.wait(10)
+
+    def play(self, sink: str, samples: np.ndarray, rate: int) -> subprocess.Popen[bytes]:
+        """Play samples (n,) into a sink, by a program that is not ours; returns at once."""
+        command = ["pacat", "--playback", f"--device={sink}", f"--rate={rate}", "--channels=1", "--format=float32le"]
+        player = subprocess.Popen(command, env=self.environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert player.stdin is not None
+        player.stdin.write(np.asarray(samples, dtype="<f4").tobytes())
+        player.stdin.close()
+        return player
+
+    def record(self, sink: str, path: Path, rate: int) -> Recorder:
+        return Recorder(self, sink, path, rate)
+
+
+class Recorder:
+    """Records what a sink plays while a `with` block runs, by a program that is not ours."""
+
+    def __init__(self, pulse: PulseAudio, sink: str, path: Path, rate: int) -> None:
+        self._path = path
+        self._command = [
+            "parec",
+            f"--device={sink}.monitor",
+            f"--rate={rate}",
+            "--channels=1",
+            "--format=float32le",
+            "--latency-msec=10",
+        ]
+        self._environment = pulse.environment
+
+    def __enter__(self) -> Recorder:
+        with self._path.open("wb") as file:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=file, stderr=subprocess.DEVNULL
+            )
+        wait_until(lambda: self._path.stat().st_size > 0, 10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.3)  # what is on its way
+        self._process.terminate()
+        self._process.wait(10)
+
+    @property
+    def samples(self) -> np.ndarray:
+        data = self._path.read_bytes()
+        return np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4")
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            pytest.fail(f"it did not come to that within {seconds} s")
+        time.sleep(0.02)
