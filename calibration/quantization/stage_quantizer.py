@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sottovoce.calibration.bundles.external_data import ExternalDataWriter
 from sottovoce.calibration.quantization.activation_rounding import is_factor, round_activations
-from sottovoce.calibration.quantization.activation_scales import activation_scale, loses_most
+from sottovoce.calibration.quantization.activation_scales import activation_scale, has_massive_values, loses_most
 from sottovoce.calibration.quantization.cache_precision import (
     CacheScales,
     cache_tensors,
@@ -158,6 +158,11 @@ class StageQuantizer:
         """Round what meets integer weights, and both factors of products without weights; returns what was left."""
         names = dict.fromkeys(name for site in sites if site.op != TABLE for name in site.activations)
         left = {}
+        for site in sites:
+            for name in site.activations if site.is_product else ():
+                if has_massive_values(self._seen(name), moved.get(name)):
+                    left[f"{name} × {site.name}"] = "a few activations are far larger than all others"
+                    names.pop(name, None)
         for factors in self._products_of_activations(graph, sites):
             lost = [name for name in factors if loses_most(self._seen(name), activation_scale(self._seen(name)))]
             if lost:

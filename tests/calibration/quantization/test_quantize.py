@@ -69,6 +69,28 @@ def test_every_product_of_an_int8_encoder_has_two_int8_factors(
             assert not any(name.endswith((".rounded", ".quantized")) for name in node.input), node.name
 
 
+def test_products_with_massive_activations_keep_them_in_floating_point(
+    tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path
+) -> None:
+    massive = "layers.1.mlp.product"
+    seen = tiny_ranges.of("language_model", massive)
+    peaks = seen.channel_peaks.copy()
+    peaks[5] = 1e4 * peaks.max()
+    statistics = {**tiny_ranges.statistics, ("language_model", massive): replace(seen, channel_peaks=peaks)}
+    plan = "language_model=int8"
+    made(tiny_bundle, plan, tmp_path / "usual.bundle", tiny_ranges)
+    made(tiny_bundle, plan, tmp_path / "massive.bundle", replace(tiny_ranges, statistics=statistics))
+    usual, changed = (Bundle.open(tmp_path / f"{name}.bundle").graph("language_model") for name in ("usual", "massive"))
+    assert usual.quantization is not None
+    assert changed.quantization is not None
+    left = set(changed.quantization.kept) - set(usual.quantization.kept)
+    assert left == {f"{massive} × layers.1.mlp.down_proj.weight"}
+    graph = onnx.load(str(tmp_path / "massive.bundle" / changed.file), load_external_data=False).graph
+    product = next(node for node in graph.node if node.output[0] == "layers.1.mlp.down_proj.projected")
+    assert list(product.input) == [massive, "layers.1.mlp.down_proj.weight.dequantized"]
+    assert changed.quantization.multiply_adds_share < usual.quantization.multiply_adds_share
+
+
 def test_four_bit_decoders_answer_nearly_alike(tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path) -> None:
     plan = "language_model=int4-weights,speech_codes=int4-weights:32"
     report = made(tiny_bundle, plan, tmp_path / "small.bundle", tiny_ranges)
