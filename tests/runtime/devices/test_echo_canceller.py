@@ -66,7 +66,7 @@ def cleaned(captured: np.ndarray, played: np.ndarray, form: EchoSettings) -> np.
     return np.concatenate(pieces)
 
 
-@pytest.mark.parametrize(("suppress", "at_least_db"), [(False, 12), (True, 17)])
+@pytest.mark.parametrize(("suppress", "at_least_db"), [(False, 14), (True, 21)])
 def test_the_echo_of_speech_is_reduced(voices, suppress, at_least_db, capsys):
     assistant, _ = voices
     echo = in_a_room(assistant)
