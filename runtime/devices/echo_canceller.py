@@ -1,10 +1,10 @@
 """Takes the assistant's own voice out of what the microphone hears, so that a person can speak while it does.
 
 libspeexdsp does it: a Debian package of 0.1 MB on every architecture, and it leaves who speaks meanwhile
-understandable. On the speech of tests/benchmarks/echo.py it takes 21 dB of the echo away, 31 with suppression, and
-Whisper then misses 3 or 11 of 100 words that are said over a reply as loud. (WebRTC's AEC3, tried as the `livekit`
-package has it, takes 45 dB away and 87 of the 100 words with them: made for calls between people, who take turns; an
-assistant has to hear who interrupts it.)
+understandable. On the speech of tests/benchmarks/echo.py it takes 21 dB of the echo away, 31 with suppression, and of
+100 words said over a reply as loud Whisper then gets 3 or 11 wrong. (WebRTC's AEC3, as the `livekit` package has it,
+took 45 dB away in one such conversation, but Whisper got 87 of 100 words wrong: who interrupts was turned down with
+the echo.)
 """
 
 from __future__ import annotations

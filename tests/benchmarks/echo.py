@@ -3,8 +3,8 @@
     python tests/benchmarks/echo.py FOLDER_OF_WAVS [--json]
 
 Twenty seconds of recordings are played in a simulated room (60 ms of delay, reflections that fall by 60 dB in 0.2 s,
-6 dB below what was played); for the double talk other recordings are spoken at the same loudness. Whisper (tiny.en, of the
-`miniature` extra) listens.
+6 dB below what was played); for the double talk other recordings are spoken at the same loudness. Whisper (tiny.en, of
+the `miniature` extra) listens.
 """
 
 from __future__ import annotations
