@@ -22,6 +22,9 @@ from sottovoce.runtime.speech.output import open_speech_output
 from sottovoce.runtime.tensor_dump import TensorDump
 from sottovoce.runtime.text.speech_text import SpeechPieces
 
+FIRST_WORDS = "Hello."
+"""Said to nobody, so that the speech stages have run once."""
+
 
 class Assistant:
     """A bundle that can be talked with; use it as a context manager, or `close` it.
@@ -129,6 +132,21 @@ class Assistant:
             raise InputError(f"nothing in this text can be spoken: {text[:40]!r}", fix="give some words")
         sampler = Sampler(self._speech_sampling(greedy), np.random.SeedSequence(seed).spawn(2)[1])
         return self._say([piece.text for piece in spoken], text, sampler, dump)
+
+    def load(self, *, speech: bool = True) -> None:
+        """Load what every spoken turn needs now, so that the first is answered as soon as the later ones.
+
+        Args:
+            speech: also what replies are spoken with.
+
+        Raises:
+            BackendError: a graph cannot be loaded.
+        """
+        model = self._model
+        _ = (model.audio_encoder, model.language_model)
+        if speech:
+            for _ in self.say(FIRST_WORDS, greedy=True):
+                pass
 
     def widened_stages(self) -> dict[StageName, bool]:
         """For each stage whether its float16 weights are computed in float32 here; loads all stages."""

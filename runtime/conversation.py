@@ -240,13 +240,23 @@ class Conversation:
         reply = self._reply
         if reply is None:
             return
-        reply.played_samples = played_samples
-        reply.cancelled = True
+        self.interrupt(played_samples)
         if self._active is None and reply.start is not None:
             if self._listening is not None:  # what was heard meanwhile is fed again behind what is kept
                 self._listening.unfeed(self._context)
             self._settle(reply, reply.start.position)
             self._advance()
+
+    def interrupt(self, played_samples: int | None = None) -> None:
+        """`cancel` for a reply that another thread is taking the events of: it ends soon; changes nothing else.
+
+        Args:
+            played_samples: as for `cancel`.
+        """
+        reply = self._reply
+        if reply is not None:
+            reply.played_samples = played_samples
+            reply.cancelled = True
 
     def _begin(self, asked: Asked) -> ReplyEvents:
         self._end_active()

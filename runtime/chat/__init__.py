@@ -1,0 +1,1 @@
+"""A spoken conversation: devices, turn taking and the model put together."""

@@ -1,0 +1,249 @@
+"""The conversation in a thread of its own: it carries out what turn taking asks for, and tells what came of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import numpy.typing as npt
+
+from sottovoce.runtime.conversation import Conversation
+from sottovoce.runtime.duplex.events import CAPTURE_RATE
+from sottovoce.runtime.errors import BackendError, SottovoceError
+from sottovoce.runtime.reply import ReplyDone, ReplyEvent
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An event of the reply `epoch`."""
+
+    epoch: int
+    event: ReplyEvent
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Nothing more comes of the reply `epoch`; `error` if it failed."""
+
+    epoch: int
+    reason: str
+    error: SottovoceError | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The reply `epoch` was cancelled: `text` is what the history keeps of it."""
+
+    epoch: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something outside of a reply failed: what was heard could not be taken, a picture could not be read."""
+
+    error: SottovoceError
+
+
+Message = Made | Ended | Cut | Trouble
+
+
+class ConversationWorker:
+    """Does one thing after the other, as told; only a reply that is being given can be interrupted.
+
+    Epochs are those of turn taking. Every reply that was asked for has one `Ended`, also when it was withdrawn.
+
+    Args:
+        conversation: used by this thread alone from now on, until `close`.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._messages: SimpleQueue[Message] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._busy = 0
+        self._idle = threading.Condition(self._lock)
+        self._giving: int | None = None
+        self._last: int | None = None
+        self._unwanted: dict[int, int | None] = {}
+        self._shown: list[Path] = []
+        self._failed: dict[int, SottovoceError] = {}
+        self._thread = threading.Thread(target=self._run, name="conversation")
+        self._thread.start()
+
+    def hear(self, samples: Samples) -> None:
+        """Captured speech (n,) at 16 kHz."""
+        self._do(partial(self._hear, samples))
+
+    def prepare(self, epoch: int, pictures: Sequence[Path]) -> None:
+        """Begin the reply silently."""
+        self._do(partial(self._prepare, epoch, pictures))
+
+    def withdraw(self, epoch: int) -> None:
+        """The prepared reply is not wanted; the turn goes on."""
+        self._interrupt(epoch, None)
+        self._do(partial(self._withdraw, epoch))
+
+    def end_of_speech(self, epoch: int, pictures: Sequence[Path]) -> None:
+        """The turn is over: give the reply."""
+        self._do(partial(self._end_of_speech, epoch, pictures))
+
+    def ask(self, epoch: int, text: str, pictures: Sequence[Path]) -> None:
+        """Give the reply to a typed line."""
+        self._do(partial(self._ask, epoch, text, pictures))
+
+    def cancel(self, epoch: int, played_samples: int | None) -> None:
+        """End a reply; of it, only what was played is kept."""
+        self._interrupt(epoch, played_samples)
+        self._do(partial(self._cancel, epoch, played_samples))
+
+    def discard(self) -> None:
+        """Forget what was heard of a turn that nobody answers."""
+        self._do(self._conversation.discard_speech)
+
+    def messages(self) -> Iterator[Message]:
+        """What came of it since the last call; never waits."""
+        while True:
+            try:
+                yield self._messages.get_nowait()
+            except Empty:
+                return
+
+    def wait(self) -> None:
+        """Until all that was asked for is done."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0)
+
+    def close(self) -> None:
+        """Interrupt what is going on, and end the thread; again is harmless."""
+        if self._thread.is_alive():
+            with self._lock:
+                if self._giving is not None:
+                    self._conversation.interrupt()
+            self._tasks.put(None)
+            self._thread.join()
+
+    def _do(self, task: Callable[[], None]) -> None:
+        with self._lock:
+            self._busy += 1
+        self._tasks.put(task)
+
+    def _interrupt(self, epoch: int, played_samples: int | None) -> None:
+        with self._lock:
+            self._unwanted[epoch] = played_samples
+            if self._giving == epoch:
+                self._conversation.interrupt(played_samples)
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                task()
+            except SottovoceError as problem:
+                self._messages.put(Trouble(problem))
+            except Exception as problem:  # noqa: BLE001  # a dead thread would be silence without a reason
+                unexpected = f"unexpected {type(problem).__name__}: {problem}"
+                self._messages.put(Trouble(BackendError(unexpected, fix="report it, with what was said before")))
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    # In the thread.
+
+    def _hear(self, samples: Samples) -> None:
+        self._conversation.accept_waveform(samples, CAPTURE_RATE)
+
+    def _prepare(self, epoch: int, pictures: Sequence[Path]) -> None:
+        """What fails here is told when the reply is wanted."""
+        if epoch in self._unwanted:
+            return
+        try:
+            self._show(pictures)
+            with self._giving_epoch(epoch):
+                self._conversation.prepare()
+        except SottovoceError as problem:
+            self._failed[epoch] = problem
+
+    def _withdraw(self, epoch: int) -> None:
+        self._conversation.withdraw()
+        self._unwanted.pop(epoch, None)
+        self._failed.pop(epoch, None)
+        self._end(epoch, "cancelled")
+
+    def _end_of_speech(self, epoch: int, pictures: Sequence[Path]) -> None:
+        failed = self._failed.pop(epoch, None)
+        if failed is not None:
+            self._conversation.discard_speech()
+            self._shown.clear()
+            self._end(epoch, "error", failed)
+            return
+        self._give(epoch, lambda: self._show_and_end(pictures))
+
+    def _show_and_end(self, pictures: Sequence[Path]) -> Iterator[ReplyEvent]:
+        self._show(pictures)
+        self._shown.clear()
+        return self._conversation.end_of_speech()
+
+    def _ask(self, epoch: int, text: str, pictures: Sequence[Path]) -> None:
+        self._give(epoch, lambda: self._conversation.ask(text, images=pictures))
+
+    def _give(self, epoch: int, begin: Callable[[], Iterator[ReplyEvent]]) -> None:
+        reason, error = "error", None
+        try:
+            with self._giving_epoch(epoch):
+                events = begin()
+                self._interrupt_unwanted(epoch)
+                for event in events:
+                    self._messages.put(Made(epoch, event))
+                    if isinstance(event, ReplyDone):
+                        reason = event.reason
+        except SottovoceError as problem:
+            error = problem
+        self._last = epoch
+        self._end(epoch, reason, error)
+        if error is None:
+            self._conversation.make_room()  # nobody waits now: the reply is being played
+
+    @contextmanager
+    def _giving_epoch(self, epoch: int) -> Iterator[None]:
+        """While a reply is being computed, it can be interrupted."""
+        with self._lock:
+            self._giving = epoch
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._giving = None
+
+    def _interrupt_unwanted(self, epoch: int) -> None:
+        """What was asked for before there was a reply to interrupt."""
+        with self._lock:
+            if epoch in self._unwanted:
+                self._conversation.interrupt(self._unwanted[epoch])
+
+    def _cancel(self, epoch: int, played_samples: int | None) -> None:
+        """The history keeps what was played, however far the reply had come when it was interrupted."""
+        self._unwanted.pop(epoch, None)
+        if self._last != epoch:
+            return
+        self._conversation.cancel(played_samples)
+        history = self._conversation.history
+        self._messages.put(Cut(epoch, history[-1].text if history else ""))
+
+    def _end(self, epoch: int, reason: str, error: SottovoceError | None = None) -> None:
+        self._messages.put(Ended(epoch, reason, error))
+
+    def _show(self, pictures: Sequence[Path]) -> None:
+        """Those that are new in this turn."""
+        new = list(pictures[len(self._shown) :])
+        if new:
+            self._shown += new
+            self._conversation.show(new)
