@@ -91,7 +91,7 @@ def _list_devices(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--audio-out", type=FILE, metavar="F.wav", help="Write what would be played into a file.")
 @click.option("--half-duplex", is_flag=True, help="Hear nothing while the reply is played.")
 @click.option("--echo-canceller/--no-echo-canceller", default=None,
-              help="Take the reply out of what is heard; default: with real devices, where libspeexdsp is.")  # fmt: skip
+              help="Take the reply out of what is heard; default: with devices, if libspeexdsp is there.")  # fmt: skip
 @click.option("--pause-ms", type=click.IntRange(200, 5000), default=500, show_default=True,
               help="Silence that ends a turn.")  # fmt: skip
 @click.option("--interruption-ms", type=click.IntRange(160, 5000), default=500, show_default=True,
