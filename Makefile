@@ -13,6 +13,7 @@ test: prepare lint types  ## formatting, lint, types, and every quick test
 	@$(PYTHON_BIN) -m pytest
 
 test-all: prepare lint types  ## also what is slow or needs devices; says what it skipped and why
+	@setup/prepare.sh audio
 	@$(PYTHON_BIN) -m pytest -m "" -rs
 
 test-gpu: prepare  ## what needs an NVIDIA GPU and TensorRT

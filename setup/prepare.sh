@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # Everything `make demo` and `make test` need, installed once: system packages where we may, a virtual environment, and
-# the pinned Python packages. Run again it only looks at a stamp.
+# the pinned Python packages. Run again it only looks at a stamp. `prepare.sh audio` installs besides what talking
+# through devices needs, and the listener that tests read recordings with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${SOTTOVOCE_VENV:-.venv}
-stamp="$venv/.sottovoce-$(cat pyproject.toml setup/constraints.txt | sha256sum | cut -c1-16)"
+wanted=${1:-}
+extras=export,video,dev
+lists=(setup/system-packages.txt)
+if [ "$wanted" = audio ]; then
+    extras=$extras,audio,miniature
+    lists+=(setup/audio-packages.txt)
+fi
+stamp="$venv/.sottovoce-${wanted:+$wanted-}$(cat pyproject.toml setup/constraints.txt | sha256sum | cut -c1-16)"
 
 install_system_packages() {
     command -v dpkg-query >/dev/null || return 0
@@ -12,7 +20,7 @@ install_system_packages() {
     while read -r package _; do
         case "$package" in ''|\#*) continue ;; esac
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-    done < setup/system-packages.txt
+    done < <(cat "${lists[@]}")
     [ ${#missing[@]} -eq 0 ] && return 0
     local line="apt-get install -y --no-install-recommends ${missing[*]}"
     if [ "$(id -u)" -eq 0 ]; then
@@ -42,6 +50,6 @@ python=$(find_python)
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "installing Python packages into $venv (once; about two minutes)"
 PIP_CONSTRAINT=$PWD/setup/constraints.txt "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
-    -e '.[export,video,dev]'
-rm -f "$venv"/.sottovoce-*
+    -e ".[$extras]"
+if [ -z "$wanted" ]; then rm -f "$venv"/.sottovoce-*; fi
 touch "$stamp"
