@@ -106,6 +106,8 @@ def show_quantized(console: Console, report: QuantizeReport) -> None:
     console.say(f"{report.bundle}: {report.bytes_after / 1e6:.1f} MB, {share:.3f} × {report.bytes_before / 1e6:.1f} MB")
     columns = ["stage", "precision", "before", "after", "", "weights", "multiply-adds in INT8"]
     console.table("", columns, [_row(change) for change in report.stages], [2, 3, 4, 5, 6])
+    if report.turn_multiply_adds_share is not None:
+        console.say(f"multiply-adds of a spoken turn in INT8: {100 * report.turn_multiply_adds_share:.1f} %")
     if report.search is not None:
         _say_search(console, report.search)
     _say_cost(console, report)

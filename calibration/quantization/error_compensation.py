@@ -1,8 +1,8 @@
 """Rounding that makes up for itself: each weight's error is spread over the weights that are still to be rounded.
 
 The objective is the layer's output on real activations, not its weights (GPTQ, Frantar et al. 2022,
-https://arxiv.org/abs/2210.17323). Second moments come from a sample and are shrunk towards their diagonal (Ledoit & Wolf
-2004, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices").
+https://arxiv.org/abs/2210.17323). Second moments come from a sample and are shrunk towards their diagonal (Ledoit &
+Wolf 2004, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices").
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ Floats = npt.NDArray[np.float32]
 DAMPING = 0.01
 """Share of the mean diagonal that is added to it, so that the inverse exists and rare channels are not overrated."""
 ROWS_TRUST = 4.0
-"""Correlations of n rows over d inputs count for 4n / (4n + d): the fewer rows, the more of them is chance. (SmolLM2-135M
-in blocks of 32, with 455 rows for 576 inputs and 170 for 1536: the divergence of the next token falls from 0.151 nats
-with full trust where there were half as many rows as inputs, and none below, to 0.129.)"""
+"""Correlations of n rows over d inputs count for 4n / (4n + d): the fewer rows, the more of them is chance.
+
+(SmolLM2-135M in blocks of 32, with 455 rows for 576 inputs and 170 for 1536: the divergence of the next token falls
+from 0.151 nats, with full trust where there were half as many rows as inputs and none below, to 0.129.)"""
 FEWEST_ROWS_A_CHANNEL = 0.05
 """With fewer sampled rows than this for each input channel, only squares count: nothing would be gained."""
 

@@ -13,7 +13,8 @@ import onnxruntime
 
 from sottovoce.calibration.bundles.graph_contract import ELEMENT_TYPES
 from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS, attribute
-from sottovoce.runtime.manifest import GraphSpec
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
 
 TYPICAL_SIZES: Mapping[str, int] = {
     "frames": 400, "tiles": 1, "positions": 1, "capacity": 256, "codes": 64, "tokens": 16,
@@ -21,13 +22,22 @@ TYPICAL_SIZES: Mapping[str, int] = {
 }  # fmt: skip
 """Of symbolic dimensions: 4 s of speech (whole, where it could come in parts), one tile, a step of decoding with 256
 places of cache, 1.6 s of reply."""
+TEXT_FRAMES = 16
+"""What the speech decoder calls frames are those of its text: the role of its input is `frames`, too."""
 OTHER_SIZE = 16
+CALLS_A_TURN: Mapping[StageName, int] = {
+    "audio_encoder": 1, "language_model": 80, "speech_text": 1, "speech_codes": 80, "codec": 1,
+}  # fmt: skip
+"""Of these sizes in a typical spoken turn: 64 positions of prompt and speech, 16 tokens of reply; 16 frames, 64 codes.
+
+A position is counted alike whether it is prefilled with others or decoded alone. Pictures are not in it.
+"""
 NUMPY_TYPES = {element: onnx.helper.tensor_dtype_to_np_dtype(element) for element in ELEMENT_TYPES.values()}
 
 
 @dataclass(frozen=True)
 class MultiplyAdds:
-    """Of one typical call."""
+    """Of one typical call, or of a turn."""
 
     total: int
     int8: int
@@ -57,6 +67,15 @@ def count_multiply_adds(folder: Path, spec: GraphSpec) -> MultiplyAdds:
     return MultiplyAdds(total, int8)
 
 
+def count_turn(bundle: Bundle) -> MultiplyAdds:
+    """Of all stages in a typical spoken turn, weighted by how often each is called."""
+    stages = {stage: count_multiply_adds(bundle.path, bundle.graph(stage)) for stage in CALLS_A_TURN}
+    return MultiplyAdds(
+        sum(CALLS_A_TURN[stage] * counted.total for stage, counted in stages.items()),
+        sum(CALLS_A_TURN[stage] * counted.int8 for stage, counted in stages.items()),
+    )
+
+
 def _shapes(
     path: Path, model: onnx.ModelProto, spec: GraphSpec, nodes: list[onnx.NodeProto]
 ) -> dict[str, tuple[int, ...]]:
@@ -64,7 +83,7 @@ def _shapes(
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     feeds = {}
     for tensor in spec.inputs:
-        sizes = [size if isinstance(size, int) else TYPICAL_SIZES.get(size, OTHER_SIZE) for size in tensor.shape]
+        sizes = [_typical(tensor, size) for size in tensor.shape]
         feeds[tensor.name] = np.zeros(sizes, NUMPY_TYPES[ELEMENT_TYPES[tensor.dtype]])
         shapes[tensor.name] = tuple(sizes)
     wanted = [name for node in nodes for name in (*node.input[:3], *node.output) if name and name not in shapes]
@@ -82,6 +101,13 @@ def _shapes(
     finally:
         probe.unlink(missing_ok=True)
     return shapes
+
+
+def _typical(tensor: TensorSpec, size: int | str) -> int:
+    """A dimension's size, or its symbol's typical one."""
+    if isinstance(size, int):
+        return size
+    return TEXT_FRAMES if tensor.role == size == "frames" else TYPICAL_SIZES.get(size, OTHER_SIZE)
 
 
 def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:

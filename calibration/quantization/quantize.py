@@ -12,6 +12,7 @@ from typing import Any
 
 from sottovoce.calibration.bundles.graph_contract import check_graph
 from sottovoce.calibration.bundles.writer import BundleWriter
+from sottovoce.calibration.quantization.multiply_adds import count_turn
 from sottovoce.calibration.quantization.plan import PrecisionPlan
 from sottovoce.calibration.quantization.quality import QualityCost, measure_cost
 from sottovoce.calibration.quantization.stage_quantizer import StageQuantizer
@@ -56,6 +57,9 @@ class QuantizeReport:
     bytes_before: int
     bytes_after: int
     stages: tuple[StageChange, ...]
+    turn_multiply_adds_share: float | None = None
+    """Of the multiply-adds of a typical spoken turn, all stages together, how many have both factors in INT8: 0 to 1;
+    None: no stage has INT8 activations."""
     cost: QualityCost | None = None
     """What it costs in answers; None: not measured."""
     search: SearchReport | None = None
@@ -67,6 +71,7 @@ class QuantizeReport:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "stages": write_record(self.stages),
+            "turn_multiply_adds_share": self.turn_multiply_adds_share,
             "quality": None if self.cost is None else self.cost.as_json(),
             "search": None if self.search is None else self.search.as_json(),
         }
@@ -224,7 +229,9 @@ def _report(source: Bundle, written: Bundle, path: Path) -> QuantizeReport:
             )
         )
     sizes = [sum(record.bytes for record in bundle.manifest.files.values()) for bundle in (source, written)]
-    return QuantizeReport(path, sizes[0], sizes[1], tuple(changes))
+    has_int8 = any(change.multiply_adds_share is not None for change in changes)
+    share = count_turn(written).share if has_int8 else None
+    return QuantizeReport(path, sizes[0], sizes[1], tuple(changes), share)
 
 
 def _stage_bytes(bundle: Bundle, stage: StageName) -> int:

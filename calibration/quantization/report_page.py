@@ -38,6 +38,7 @@ def report_page(report: QuantizeReport) -> str:
         f"<p>{report.bytes_before / 1e6:,.1f} MB became {report.bytes_after / 1e6:,.1f} MB ({share:.3f} ×).</p>",
         "<h2>Size</h2>",
         _sizes(report),
+        _turn(report.turn_multiply_adds_share),
         "<h2>Answers</h2>",
         "<p class='note'>Not measured: quantize with --data.</p>" if report.cost is None else _answers(report.cost),
     ]
@@ -62,6 +63,14 @@ def _sizes(report: QuantizeReport) -> str:
         rows.append(cells)
     return _table(
         ("stage", "precision", "before, MB", "after, MB", "", "weights", "multiply-adds in INT8"), rows, (2, 3)
+    )
+
+
+def _turn(share: float | None) -> str:
+    if share is None:
+        return ""
+    return (
+        f"<p>Of the multiply-adds of a typical spoken turn, all stages together, {100 * share:.1f} % are in INT8.</p>"
     )
 
 

@@ -11,8 +11,11 @@ import onnx
 import pytest
 
 from sottovoce.calibration.bundles.writer import BundleWriter
+from sottovoce.calibration.quantization.graph import StageGraph
+from sottovoce.calibration.quantization.multiply_adds import CALLS_A_TURN, count_multiply_adds
 from sottovoce.calibration.quantization.plan import parse_plan
 from sottovoce.calibration.quantization.quantize import REPORT_FILE, QuantizeJob, QuantizeReport, quantize
+from sottovoce.calibration.quantization.sites import weight_sites
 from sottovoce.calibration.ranges.range_file import Ranges
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
@@ -67,6 +70,26 @@ def test_every_product_of_an_int8_encoder_has_two_int8_factors(
     for node in model.graph.node:
         if node.op_type in ("Softmax", "LayerNormalization", "Add"):
             assert not any(name.endswith((".rounded", ".quantized")) for name in node.input), node.name
+
+
+def test_the_multiply_adds_of_a_turn_are_the_stages_weighted_by_their_calls(
+    tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path
+) -> None:
+    assert made(tiny_bundle, "int8-weights", tmp_path / "weights.bundle").turn_multiply_adds_share is None
+    report = made(tiny_bundle, "int8,language_model=fp16", tmp_path / "small.bundle", tiny_ranges)
+    bundle = Bundle.open(tmp_path / "small.bundle")
+    counted = {stage: count_multiply_adds(bundle.path, bundle.graph(stage)) for stage in CALLS_A_TURN}
+    total = sum(calls * counted[stage].total for stage, calls in CALLS_A_TURN.items())
+    int8 = sum(calls * counted[stage].int8 for stage, calls in CALLS_A_TURN.items())
+    assert counted["language_model"].int8 == 0
+    assert report.turn_multiply_adds_share == pytest.approx(int8 / total)
+    assert json.loads((bundle.path / REPORT_FILE).read_text())["turn_multiply_adds_share"] == pytest.approx(
+        int8 / total
+    )
+    # The speech decoder's text comes in 16 frames, not in an utterance's hundreds: a product's every weight 16 times.
+    sites = weight_sites(StageGraph(Bundle.open(tiny_bundle), "speech_text"))
+    weights = sum(site.size for site in sites if site.is_product)
+    assert 16 * weights <= counted["speech_text"].total < 20 * weights
 
 
 def test_products_with_massive_activations_keep_them_in_floating_point(
