@@ -36,6 +36,7 @@ COMMANDS: dict[str, Place] = {
     "run": Place("sottovoce.runtime.commands.run:run_command", "One turn: a question in, text and speech out."),
     "say": Place("sottovoce.runtime.commands.say:say_command", "The speech decoder alone."),
     "chat": Place("sottovoce.runtime.commands.chat:chat_command", "A conversation, microphone to speaker.", "audio"),
+    "replay": Place("sottovoce.runtime.commands.replay:replay_command", "A recorded conversation once more."),
     "inspect": Place("sottovoce.runtime.commands.inspect:inspect_command", "What is in a bundle."),
     "evaluate": Place("sottovoce.calibration.commands:evaluate_command", "How many of a set's replies are right."),
     "calibrate": Place(
