@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from streaming_encoders import MAX_SECONDS, WIDTH, speech, unstreamed
+from streaming_encoders import CHUNKED, MAX_SECONDS, WIDTH, random_encoder, speech, unstreamed
 
 from sottovoce.runtime.errors import BackendError, InputError
-from sottovoce.runtime.features.fbank import token_count
+from sottovoce.runtime.features.audio_file import Waveform
+from sottovoce.runtime.features.fbank import mel_filterbank, token_count
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.speech_in.hearing import Hearing
@@ -67,6 +69,16 @@ def test_any_division_gives_the_embeddings_of_the_whole(
 
 def _frames(samples: int) -> int:
     return (samples - 400) // 160 + 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CHUNKED)
+def test_streamed_speech_equals_pytorch(name: str, encoders: Callable[[str], Model]) -> None:
+    model, samples = encoders(name), speech(2.7)
+    features = mel_filterbank(Waveform(samples, 16000), model.manifest.audio)
+    expected = random_encoder(CHUNKED[name])(torch.from_numpy(features)[None])[0][0].numpy()
+    check(streamed(model, parts(samples, [1234])), expected)
+    check(unstreamed(model, samples), expected)
 
 
 def test_embeddings_come_while_one_speaks(chunked: Model) -> None:
