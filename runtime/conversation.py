@@ -170,15 +170,22 @@ class Conversation:
         samplers = (self._text_sampler.state, self._speech_sampler.state)
         prepared = PreparedReply(listening, listening.pause(self._context), self._place, samplers)
         events = self._begin(listening)
-        prepared.take_first(events)
+        try:
+            prepared.take_first(events)
+        except BaseException:
+            self._take_back(prepared)
+            raise
         self._prepared = prepared
         return True
 
     def withdraw(self) -> None:
         """The pause was not the end: what `prepare` has begun is as if it had not been."""
         prepared, self._prepared = self._prepared, None
-        if prepared is None:
-            return
+        if prepared is not None:
+            self._take_back(prepared)
+
+    def _take_back(self, prepared: PreparedReply) -> None:
+        """As if the reply had not been begun; the turn can go on."""
         reply = self._reply
         if reply is not None:
             reply.cancelled = True

@@ -32,7 +32,7 @@ class Camera:
     def __init__(self, source: str) -> None:
         self._source = source
         self._is_file = Path(source).is_file()
-        self._newest: Image.Image | None = None
+        self._newest: Any = None  # a frame of PyAV; made a picture only when somebody wants one
         self._problem: str | None = None
         self._first, self._closed = threading.Event(), threading.Event()
         self._container = self._open()
@@ -47,7 +47,8 @@ class Camera:
         """What it sees now; the last it saw, when it is gone."""
         if self._newest is None:
             raise InputError(f"the camera {self._source!r} gave no picture", fix="choose another with --camera")
-        return self._newest
+        picture: Image.Image = self._newest.to_image()
+        return picture
 
     def close(self) -> None:
         """Let go of the camera; again is harmless."""
@@ -67,23 +68,28 @@ class Camera:
         except ImportError as problem:
             raise SottovoceError("a camera needs PyAV", fix="pip install 'sottovoce[video]'") from problem
         form = None if self._is_file else CAMERA_FORMATS.get(sys.platform)
+        fix = "give /dev/video0 or another device, or a clip"
         try:
-            return av.open(self._source, format=form, timeout=FIRST_FRAME_SECONDS)
-        except (OSError, ValueError) as problem:
-            message = f"the camera {self._source!r} cannot be opened: {problem}"
-            raise InputError(message, fix="give /dev/video0 or another device, or a clip") from problem
+            container = av.open(self._source, format=form, timeout=FIRST_FRAME_SECONDS)
+        except (OSError, ValueError, av.error.FFmpegError) as problem:
+            raise InputError(f"the camera {self._source!r} cannot be opened: {problem}", fix=fix) from problem
+        if not container.streams.video:
+            container.close()
+            raise InputError(f"the camera {self._source!r} has no pictures, only sound", fix=fix)
+        return container
 
     def _run(self) -> None:
         try:
             with contextlib.closing(self._container):
-                began = time.monotonic()
+                began: float | None = None
                 for frame in self._container.decode(video=0):
                     if self._closed.is_set():
                         return
-                    self._newest = frame.to_image()
-                    self._first.set()
                     if self._is_file and frame.time is not None:  # a clip is played, not raced through
+                        began = time.monotonic() - frame.time if began is None else began
                         self._closed.wait(max(0.0, frame.time - (time.monotonic() - began)))
+                    self._newest = frame
+                    self._first.set()
         except Exception as problem:  # noqa: BLE001  # PyAV's exceptions are many; the last picture stays
             self._problem = f"{type(problem).__name__}: {problem}"
         finally:

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from sottovoce.runtime.chat.captured_sound import CapturedSound
+from sottovoce.runtime.chat.parts import Parts
+from sottovoce.runtime.chat.pictures import ShownPictures
+from sottovoce.runtime.chat.reply_sound import ReplySound
 from sottovoce.runtime.chat.transcript import TurnRecord
-from sottovoce.runtime.chat.worker import ConversationWorker, Cut, Ended, Made, Message, Trouble
-from sottovoce.runtime.devices.interface import CaptureDevice, PlaybackDevice
+from sottovoce.runtime.chat.worker import Cut, Ended, Made, Message, Trouble
+from sottovoce.runtime.devices.interface import CaptureDevice
 from sottovoce.runtime.duplex.actions import (
     Action,
     Ask,
@@ -48,65 +47,13 @@ from sottovoce.runtime.duplex.events import (
     Tick,
 )
 from sottovoce.runtime.duplex.machine import Duplex
-from sottovoce.runtime.duplex.settings import DuplexSettings
 from sottovoce.runtime.duplex.voice_activity import VoiceActivity
-from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.reply import AudioChunk, ReplyDone, ReplyEvent, TextDelta
 
-Samples = npt.NDArray[np.float32]
 LONGEST_PATCH_SECONDS = 0.5
 """A gap in what was captured, up to this long, is taken as silence; a longer one as a microphone that was gone."""
-STOP_SETTLES_SECONDS = 0.04
-"""Two output buffers: how much was played of a stopped reply is known then."""
-
-
-class Witness(Protocol):
-    """Who keeps what happens (a recording); nothing is kept unless there is one."""
-
-    def captured(self, samples: Samples, start: int) -> None:
-        """Samples of the capture stream."""
-
-    def handled(self, event: Event, actions: tuple[Action, ...]) -> None:
-        """An event and what it led to."""
-
-    def picture(self, name: str, file: Path) -> None:
-        """A picture was shown."""
-
-    def replied(self, epoch: int, event: ReplyEvent) -> None:
-        """What the conversation gave."""
-
-
-class Audience(Protocol):
-    """Who is shown what happens."""
-
-    def turn_ended(self, turn: TurnRecord) -> None:
-        """The user has finished: a reply is asked for."""
-
-    def said(self, turn: TurnRecord, text: str) -> None:
-        """More of the reply's text."""
-
-    def reply_over(self, turn: TurnRecord) -> None:
-        """The reply was given, or ended."""
-
-    def trouble(self, error: SottovoceError) -> None:
-        """Something failed; the conversation goes on."""
-
-    def notice(self, text: str) -> None:
-        """Something a person should know."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a session is made of; without a microphone it is typed, without a speaker read."""
-
-    worker: ConversationWorker
-    microphone: CaptureDevice | None
-    speaker: PlaybackDevice | None
-    audience: Audience
-    clock: Callable[[], float]
-    sample_rate: int
-    settings: DuplexSettings
-    witness: Witness | None = None
+ENDING_SECONDS = 5.0
+"""How long the conversation's end waits for what is still being computed."""
 
 
 class ChatSession:
@@ -123,11 +70,10 @@ class ChatSession:
         self._activity = VoiceActivity() if parts.microphone is not None else None
         self._captured = CapturedSound()
         self._is_lost = False
-        self._pictures: dict[str, Path] = {}
-        self._made: dict[int, list[Samples]] = {}
-        self._ended = 0
-        self._stopping: dict[int, float] = {}
-        self._told_played: tuple[int, int] = (0, 0)
+        self._pictures = ShownPictures()
+        self._sound: ReplySound | None = None
+        if parts.speaker is not None:
+            self._sound = ReplySound(parts.speaker, parts.sample_rate, parts.clock)
         self.turns: dict[int, TurnRecord] = {}
         """Every turn so far, by its reply's epoch."""
         self.closed = False
@@ -141,10 +87,9 @@ class ChatSession:
         """Seconds since the beginning."""
         return max(0.0, self._parts.clock() - self._began)
 
-    def show(self, file: Path) -> None:
-        """A picture for the next turn."""
-        name = f"picture-{len(self._pictures) + 1}{file.suffix.lower()}"
-        self._pictures[name] = file
+    def show(self, file: Path, *, from_camera: bool = False) -> None:
+        """A picture for the next turn; of a camera, the newest one alone."""
+        name = self._pictures.add(file, from_camera=from_camera)
         if self._parts.witness is not None:
             self._parts.witness.picture(name, file)
         self.tell(Picture(self.now, name))
@@ -164,9 +109,15 @@ class ChatSession:
             self._capture(self._parts.microphone)
         for message in self._parts.worker.messages():
             self._take(message)
-        if self._parts.speaker is not None:
-            self._report_played(self._parts.speaker)
+        if self._sound is not None:
+            self._report_played(self._sound)
         self.tell(Tick(self.now))
+
+    def end(self) -> None:
+        """After it has closed: what still comes of the last reply, so that the turns tell what was heard of it."""
+        self._parts.worker.wait(ENDING_SECONDS)
+        for message in self._parts.worker.messages():
+            self._take(message)
 
     # What comes in.
 
@@ -209,18 +160,18 @@ class ChatSession:
         match message:
             case Trouble(error):
                 self._parts.audience.trouble(error)
-            case Made(epoch, event):
+            case Made(epoch, event, made_at):
                 if self._parts.witness is not None:
                     self._parts.witness.replied(epoch, event)
-                self._take_reply(epoch, event)
+                self._take_reply(epoch, event, made_at)
             case Ended(epoch, reason, error):
                 if error is not None:
                     self._parts.audience.trouble(error)
-                self._ended = epoch
                 self.tell(ReplyFinished(self.now, epoch, _finish_reason(reason)))
-                self._finish_sound(epoch)
-                if self.duplex.view.epoch != epoch:
-                    self._made.pop(epoch, None)
+                if self._sound is not None:
+                    self._sound.ended(epoch)
+                    if self.duplex.view.epoch != epoch:
+                        self._sound.forget(epoch)
                 if error is not None and epoch in self.turns:
                     self.turns[epoch].reason = "error"
                     self._close_turn(epoch)
@@ -228,99 +179,94 @@ class ChatSession:
                 self.turns[epoch].text, self.turns[epoch].reason = text, "cancelled"
                 self._close_turn(epoch)
 
-    def _take_reply(self, epoch: int, event: ReplyEvent) -> None:
+    def _take_reply(self, epoch: int, event: ReplyEvent, made_at: float) -> None:
         turn = self.turns[epoch]
         match event:
             case TextDelta(text):
                 if turn.first_text_at is None:
                     turn.first_text_at = self.now
+                    if self._sound is None:
+                        turn.first_computed_at = made_at
                     self.tell(ReplyStarted(self.now, epoch))
                 turn.text += text
                 self._parts.audience.said(turn, text)
             case AudioChunk(samples):
-                self._made.setdefault(epoch, []).append(samples)
+                if turn.first_computed_at is None:
+                    turn.first_computed_at = made_at
                 turn.made_seconds += len(samples) / self._parts.sample_rate
+                if self._sound is not None:
+                    self._sound.made(epoch, samples)
                 self.tell(ReplyAudio(self.now, epoch, len(samples)))
             case ReplyDone():
                 turn.end(event)
 
-    def _report_played(self, speaker: PlaybackDevice) -> None:
-        for epoch, since in list(self._stopping.items()):
-            if self._parts.clock() - since >= STOP_SETTLES_SECONDS:
-                del self._stopping[epoch]
-                self.tell(PlaybackStopped(self.now, epoch, self._played(speaker, epoch)))
+    def _report_played(self, sound: ReplySound) -> None:
+        sound.feed()
+        for epoch, played in sound.stopped():
+            self._note_played(epoch, played)
+            self.tell(PlaybackStopped(self.now, epoch, played))
         current = self.duplex.view.epoch
-        if current is None or current not in self._made or current in self._stopping:
-            return
-        epoch, played = current, self._played(speaker, current)
-        if (epoch, played) != self._told_played:
-            self._told_played = (epoch, played)
-            self.tell(Played(self.now, epoch, played))
+        heard = sound.played(current) if current is not None else None
+        if current is not None and heard is not None:
+            self._note_played(current, heard)
+            self.tell(Played(self.now, current, heard))
 
-    def _played(self, speaker: PlaybackDevice, epoch: int) -> int:
-        total = sum(len(samples) for samples in self._made.get(epoch, ()))
-        before = self._told_played[1] if self._told_played[0] == epoch else 0
-        played = max(before, min(speaker.played(epoch), total))
+    def _note_played(self, epoch: int, played: int) -> None:
         if epoch in self.turns:
             self.turns[epoch].played_seconds = played / self._parts.sample_rate
-        return played
 
     # What is to be done.
 
     def _do(self, action: Action) -> None:
-        worker, speaker = self._parts.worker, self._parts.speaker
+        worker = self._parts.worker
         match action:
             case Hear(start, end):
                 worker.hear(self._captured.between(start, end))
             case Prepare(epoch, pictures):
-                worker.prepare(epoch, self._files(pictures))
+                worker.prepare(epoch, self._pictures.files(pictures))
             case Withdraw(epoch):
                 worker.withdraw(epoch)
             case EndOfSpeech(epoch, start, end, reason, pictures):
                 if reason == "too_long":
                     self._parts.audience.notice(f"the turn was cut after {(end - start) / CAPTURE_RATE:.0f} s")
                 self._begin(TurnRecord(epoch, None, (end - start) / CAPTURE_RATE, self.now, len(pictures)))
-                worker.end_of_speech(epoch, self._files(pictures))
+                worker.end_of_speech(epoch, self._pictures.files(pictures))
             case Ask(epoch, text, pictures):
                 self._begin(TurnRecord(epoch, text, None, self.now, len(pictures)))
-                worker.ask(epoch, text, self._files(pictures))
+                worker.ask(epoch, text, self._pictures.files(pictures))
             case CancelReply(epoch, played):
                 worker.cancel(epoch, played)
-                self._made.pop(epoch, None)
+                self._forget_sound(epoch)
             case Discard(_, _, "interrupt_key" | "quit"):
                 worker.discard()
             case Discard(start, end, "too_long"):
                 seconds = (end - start) / CAPTURE_RATE
                 self._parts.audience.notice(f"{seconds:.1f} s said after the turn was cut are not answered")
             case ReplyOver(epoch):
-                self._made.pop(epoch, None)
+                self._forget_sound(epoch)
                 self._close_turn(epoch)
             case Close():
                 self.closed = True
-            case _ if speaker is not None:
-                self._do_sound(action, speaker)
+            case _ if self._sound is not None:
+                self._do_sound(action, self._sound)
 
-    def _do_sound(self, action: Action, speaker: PlaybackDevice) -> None:
+    def _do_sound(self, action: Action, sound: ReplySound) -> None:
         match action:
             case Play(epoch, start, end):
                 turn = self.turns[epoch]
                 if turn.first_sound_at is None:
                     turn.first_sound_at = self.now
-                speaker.write(epoch, np.concatenate(self._made[epoch])[start:end])
-                self._finish_sound(epoch)
+                sound.play(epoch, start, end)
             case Duck():
-                speaker.duck(True)
+                sound.duck(True)
             case Unduck():
-                speaker.duck(False)
+                sound.duck(False)
             case StopPlayback(epoch):
-                speaker.stop(epoch)
-                speaker.duck(False)
-                self._stopping[epoch] = self._parts.clock()
+                sound.stop(epoch)
 
-    def _finish_sound(self, epoch: int) -> None:
-        """Once the reply has ended and all of it was written, the speaker need not wait for more."""
-        if self._parts.speaker is not None and epoch == self._ended and epoch in self._made:
-            self._parts.speaker.finish(epoch)
+    def _forget_sound(self, epoch: int) -> None:
+        if self._sound is not None:
+            self._sound.forget(epoch)
 
     def _close_turn(self, epoch: int) -> None:
         turn = self.turns[epoch]
@@ -331,9 +277,6 @@ class ChatSession:
     def _begin(self, turn: TurnRecord) -> None:
         self.turns[turn.epoch] = turn
         self._parts.audience.turn_ended(turn)
-
-    def _files(self, pictures: tuple[str, ...]) -> list[Path]:
-        return [self._pictures[name] for name in pictures]
 
 
 def _finish_reason(reason: str) -> FinishReason:

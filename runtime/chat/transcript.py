@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from sottovoce.runtime.reply import ReplyDone
 
 @dataclass
 class TurnRecord:
-    """One question and its reply. Times are seconds of the session's clock.
+    """One question and its reply. Times are seconds of the session's clock, those called computing of perf_counter.
 
     Args:
         epoch: the reply's number.
@@ -30,6 +31,8 @@ class TurnRecord:
     reason: str | None = None
     first_text_at: float | None = None
     first_sound_at: float | None = None
+    computing_since: float = field(default_factory=time.perf_counter)
+    first_computed_at: float | None = None
     made_seconds: float = 0.0
     played_seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
@@ -37,9 +40,15 @@ class TurnRecord:
 
     @property
     def latency_ms(self) -> float | None:
-        """From the end of the turn to the reply's first samples at the speaker; to its first words without one."""
+        """From the end of the turn to the reply's first samples at the speaker; to its first words without one.
+
+        A clock that stands still while a reply is computed (that of files) does not make it come sooner.
+        """
         first = self.first_sound_at if self.first_sound_at is not None else self.first_text_at
-        return None if first is None else 1000 * (first - self.asked_at)
+        if first is None:
+            return None
+        computed = self.first_computed_at if self.first_computed_at is not None else self.computing_since
+        return 1000 * max(first - self.asked_at, computed - self.computing_since)
 
     def end(self, done: ReplyDone) -> None:
         """The reply is complete; of one that was interrupted, what was heard."""

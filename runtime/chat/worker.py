@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,10 +24,11 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Made:
-    """An event of the reply `epoch`."""
+    """An event of the reply `epoch`; `made_at` is of `time.perf_counter`, whatever clock the conversation goes by."""
 
     epoch: int
     event: ReplyEvent
+    made_at: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class ConversationWorker:
         self._busy = 0
         self._idle = threading.Condition(self._lock)
         self._giving: int | None = None
-        self._last: int | None = None
+        self._kept: int | None = None  # the reply that the history ends with
+        self._closing = False
         self._unwanted: dict[int, int | None] = {}
         self._shown: list[Path] = []
         self._failed: dict[int, SottovoceError] = {}
@@ -107,8 +110,8 @@ class ConversationWorker:
         self._do(partial(self._cancel, epoch, played_samples))
 
     def discard(self) -> None:
-        """Forget what was heard of a turn that nobody answers."""
-        self._do(self._conversation.discard_speech)
+        """Forget what was heard of a turn that nobody answers; what was shown with it is shown again with the next."""
+        self._do(self._discard)
 
     def messages(self) -> Iterator[Message]:
         """What came of it since the last call; never waits."""
@@ -118,15 +121,16 @@ class ConversationWorker:
             except Empty:
                 return
 
-    def wait(self) -> None:
-        """Until all that was asked for is done."""
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Until all that was asked for is done, or so much time went by; returns whether it is done."""
         with self._idle:
-            self._idle.wait_for(lambda: self._busy == 0)
+            return self._idle.wait_for(lambda: self._busy == 0, timeout_s)
 
     def close(self) -> None:
-        """Interrupt what is going on, and end the thread; again is harmless."""
+        """Interrupt what is going on, drop what waits, and end the thread; again is harmless."""
         if self._thread.is_alive():
             with self._lock:
+                self._closing = True
                 if self._giving is not None:
                     self._conversation.interrupt()
             self._tasks.put(None)
@@ -146,12 +150,12 @@ class ConversationWorker:
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
-                task()
+                if not self._closing:
+                    task()
             except SottovoceError as problem:
                 self._messages.put(Trouble(problem))
             except Exception as problem:  # noqa: BLE001  # a dead thread would be silence without a reason
-                unexpected = f"unexpected {type(problem).__name__}: {problem}"
-                self._messages.put(Trouble(BackendError(unexpected, fix="report it, with what was said before")))
+                self._messages.put(Trouble(_unexpected(problem)))
             with self._idle:
                 self._busy -= 1
                 self._idle.notify_all()
@@ -160,6 +164,10 @@ class ConversationWorker:
 
     def _hear(self, samples: Samples) -> None:
         self._conversation.accept_waveform(samples, CAPTURE_RATE)
+
+    def _discard(self) -> None:
+        self._shown.clear()
+        self._conversation.discard_speech()
 
     def _prepare(self, epoch: int, pictures: Sequence[Path]) -> None:
         """What fails here is told when the reply is wanted."""
@@ -207,9 +215,11 @@ class ConversationWorker:
                         reason = event.reason
         except SottovoceError as problem:
             error = problem
-        self._last = epoch
+        except Exception as problem:  # noqa: BLE001  # whoever waits for this reply must be told of its end
+            error = _unexpected(problem)
+        self._kept = epoch if error is None and reason != "not_addressed" else None
         self._end(epoch, reason, error)
-        if error is None:
+        if error is None and not self._closing:
             self._conversation.make_room()  # nobody waits now: the reply is being played
 
     @contextmanager
@@ -226,24 +236,33 @@ class ConversationWorker:
     def _interrupt_unwanted(self, epoch: int) -> None:
         """What was asked for before there was a reply to interrupt."""
         with self._lock:
-            if epoch in self._unwanted:
-                self._conversation.interrupt(self._unwanted[epoch])
+            if epoch in self._unwanted or self._closing:
+                self._conversation.interrupt(self._unwanted.get(epoch))
 
     def _cancel(self, epoch: int, played_samples: int | None) -> None:
         """The history keeps what was played, however far the reply had come when it was interrupted."""
         self._unwanted.pop(epoch, None)
-        if self._last != epoch:
+        if self._kept != epoch:  # it failed, or was not meant for us: nothing of it is in the history
             return
         self._conversation.cancel(played_samples)
-        history = self._conversation.history
-        self._messages.put(Cut(epoch, history[-1].text if history else ""))
+        self._messages.put(Cut(epoch, self._conversation.history[-1].text))
 
     def _end(self, epoch: int, reason: str, error: SottovoceError | None = None) -> None:
         self._messages.put(Ended(epoch, reason, error))
 
     def _show(self, pictures: Sequence[Path]) -> None:
-        """Those that are new in this turn."""
-        new = list(pictures[len(self._shown) :])
+        """Those that are new in this turn; the same file may be shown twice."""
+        known, new = list(self._shown), []
+        for picture in pictures:
+            if picture in known:
+                known.remove(picture)
+            else:
+                new.append(picture)
         if new:
             self._shown += new
             self._conversation.show(new)
+
+
+def _unexpected(problem: Exception) -> SottovoceError:
+    message = f"unexpected {type(problem).__name__}: {problem}"
+    return BackendError(message, fix="report it, with what was said before")

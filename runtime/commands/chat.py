@@ -13,11 +13,14 @@ from typing import Any
 import click
 
 from sottovoce.runtime.assistant import Assistant
+from sottovoce.runtime.backends import check_backend
 from sottovoce.runtime.chat.camera import Camera
 from sottovoce.runtime.chat.keyboard import Keyboard
 from sottovoce.runtime.chat.loop import ChatLoop, People
+from sottovoce.runtime.chat.parts import Parts
 from sottovoce.runtime.chat.screen import Screen
-from sottovoce.runtime.chat.session import ChatSession, Parts
+from sottovoce.runtime.chat.session import ChatSession
+from sottovoce.runtime.chat.stopping import StopWish
 from sottovoce.runtime.chat.worker import ConversationWorker
 from sottovoce.runtime.commands.options import BACKEND, BUNDLE, FILE, common, sampling
 from sottovoce.runtime.console import Console
@@ -126,13 +129,15 @@ class _Chat:
     def go(self) -> None:
         options = self._options
         with ExitStack() as stack:
-            progress = stack.enter_context(self._console.progress())
-            assistant = stack.enter_context(
-                Assistant.open(self._bundle, options.backend, threads=options.threads, progress=progress)
-            )
+            with self._console.progress() as progress:
+                assistant = stack.enter_context(
+                    Assistant.open(self._bundle, options.backend, threads=options.threads, progress=progress)
+                )
+            assistant.load(speech=not options.silent)
+            stop = stack.enter_context(StopWish())
             screen = Screen(sys.stderr if self._console.as_json else sys.stdout)
             stack.callback(screen.close)
-            session, loop = self._put_together(stack, assistant, screen)
+            session, loop = self._put_together(stack, assistant, screen, stop)
             for image in options.images:
                 session.show(image)
             loop.run()
@@ -144,7 +149,9 @@ class _Chat:
             }
         )
 
-    def _put_together(self, stack: ExitStack, assistant: Assistant, screen: Screen) -> tuple[ChatSession, ChatLoop]:
+    def _put_together(
+        self, stack: ExitStack, assistant: Assistant, screen: Screen, stop: StopWish
+    ) -> tuple[ChatSession, ChatLoop]:
         options = self._options
         conversation = assistant.conversation(
             options.system,
@@ -157,26 +164,29 @@ class _Chat:
             max_new_tokens=options.max_new_tokens,
             speech=not options.silent,
         )
-        assistant.load(speech=not options.silent)
         worker = ConversationWorker(conversation)
         stack.callback(worker.close)
         clock = SteppedClock() if self._has_no_device else time.monotonic
         speaker = self._speaker(stack, assistant.sample_rate, clock)
         microphone = self._microphone(stack, clock, speaker, screen)
         settings = DuplexSettings(
-            end_ms=options.pause_ms, interruption_ms=options.interruption_ms, half_duplex=options.half_duplex
+            end_ms=options.pause_ms,
+            interruption_ms=options.interruption_ms,
+            half_duplex=options.half_duplex,
+            max_turn_ms=min(DuplexSettings.max_turn_ms, int(1000 * assistant.bundle.manifest.audio.max_seconds)),
         )
         witness = None
         if options.record is not None:
             from sottovoce.runtime.recording.recorder import Recorder
-            from sottovoce.runtime.recording.session import session_about
+            from sottovoce.runtime.recording.session import RecordedSession
 
-            about = session_about(assistant.bundle, conversation.options, settings, assistant.sample_rate)
-            witness = stack.enter_context(Recorder(options.record, about))
+            backend = check_backend(options.backend)
+            about = RecordedSession.of(assistant.bundle, backend, conversation.options, settings)
+            witness = stack.enter_context(Recorder(options.record, about, on_stop=screen.notice))
             screen.notice(f"recording: what is said and shown is kept in {options.record}")
         parts = Parts(worker, microphone, speaker, screen, clock, assistant.sample_rate, settings, witness)
         session = ChatSession(parts)
-        people = People(stack.enter_context(Keyboard()), screen, *self._camera(stack))
+        people = People(stack.enter_context(Keyboard()), screen, stop, *self._camera(stack))
         return session, ChatLoop(session, parts, people)
 
     @property
