@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from sottovoce.runtime.assistant import Assistant
-from sottovoce.runtime.backends import check_backend
 from sottovoce.runtime.chat.camera import Camera
 from sottovoce.runtime.chat.keyboard import Keyboard
 from sottovoce.runtime.chat.loop import ChatLoop, People
@@ -178,10 +177,11 @@ class _Chat:
         witness = None
         if options.record is not None:
             from sottovoce.runtime.recording.recorder import Recorder
-            from sottovoce.runtime.recording.session import RecordedSession
+            from sottovoce.runtime.recording.session import session_about
 
-            backend = check_backend(options.backend)
-            about = RecordedSession.of(assistant.bundle, backend, conversation.options, settings)
+            about = session_about(
+                assistant.bundle, conversation.options, settings, assistant.sample_rate, options.backend
+            )
             witness = stack.enter_context(Recorder(options.record, about, on_stop=screen.notice))
             screen.notice(f"recording: what is said and shown is kept in {options.record}")
         parts = Parts(worker, microphone, speaker, screen, clock, assistant.sample_rate, settings, witness)

@@ -1,0 +1,213 @@
+"""Interruptions: how soon the reply is silent, and whether the history is what was heard of it.
+
+    python tests/benchmarks/barge_in.py BUNDLE --set DIR [--interruptions 200] [--devices 20] [--played DIR] [--json]
+
+Recorded questions of the set are spoken over the replies to the questions before them, each from a random moment on.
+The replies are played into a file over a clock that stands still while the model computes. The sound that was played,
+fade and all, is read by an independent listener (whisper tiny.en); what it hears is compared with what the history
+keeps of the reply:
+
+- extent: the listener's words are laid along the whole reply, so that a word it mistakes still shows how far it heard
+  (where two extents explain them equally well, both count as what was heard); the difference to the history's words;
+- edits: words to change between what it wrote and the history, its own mistakes included.
+
+With `--devices N`, N more through PulseAudio, in real time: null sinks of a daemon of our own for room and loudspeaker,
+whose monitor is recorded by another program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
+
+from spoken_chat import SpokenChat, sound_of, spoken_chat  # noqa: E402  # where tests keep it
+
+from sottovoce.calibration.edit_distance import edit_distance  # noqa: E402
+from sottovoce.demos.miniature.speech_out.listener import Listener, plain_words  # noqa: E402
+from sottovoce.runtime import Assistant, read_audio  # noqa: E402
+
+TURNS_A_CONVERSATION = 20
+SHORTEST_REPLY_S = 1.5
+NEEDED_AFTER_S = 0.75
+"""An interruption takes half a second of speech: it must begin so long before the reply's end."""
+BLOCK_S = 0.02
+BAR_WORDS = 0.95
+QUIET = 1e-5
+
+
+@dataclass
+class Interruption:
+    """One reply that was spoken over.
+
+    Args:
+        reply: its whole text.
+        history: what was kept of it.
+        played_s: how much was played.
+        after_stop_s: from the wish to stop to the last sample that is not zero.
+        after_speech_s: the same from the first sample of the question spoken over it.
+        heard: what the listener wrote.
+        off_by: words between the history and how far the listener heard.
+        edits: between the history and what the listener wrote.
+    """
+
+    reply: str
+    history: str
+    played_s: float
+    after_stop_s: float
+    after_speech_s: float
+    heard: str = ""
+    off_by: int = 0
+    edits: int = 0
+
+
+def extents(heard: Sequence[str], reply: Sequence[str]) -> list[int]:
+    """How many words of `reply` were heard; several if they explain `heard` equally well."""
+    costs = [edit_distance(list(reply[:count]), list(heard)) for count in range(len(reply) + 1)]
+    return [count for count, cost in enumerate(costs) if cost == min(costs)]
+
+
+def judge(one: Interruption, samples: np.ndarray, rate: int, listener: Listener) -> None:
+    """Let the listener hear what was played."""
+    one.heard = listener.transcribe(samples, rate)
+    heard, kept = plain_words(one.heard), plain_words(one.history)
+    one.off_by = min(abs(count - len(kept)) for count in extents(heard, plain_words(one.reply)))
+    one.edits = edit_distance(kept, heard)
+
+
+def interruptions(
+    assistant: Assistant, questions: Sequence[np.ndarray], random_s: random.Random, folder: Path
+) -> Iterator[tuple[Interruption, np.ndarray]]:
+    """One conversation in which each question is spoken over the reply to the one before, with what was played."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wav, found = folder / "played.wav", []
+    with spoken_chat(assistant.conversation(greedy=True), assistant.sample_rate, wav) as chat:
+        chat.microphone.say(questions[0])
+        for question in questions[1:]:
+            place = _interrupt(chat, question, random_s)
+            if place is not None:
+                found.append(place)
+            else:  # that reply was too short to speak over
+                chat.until(lambda: chat.state == "idle")
+                chat.microphone.say(question)
+        chat.until(lambda: chat.state == "idle")
+    played, rate = sound_of(wav)
+    for epoch, spoke_at in found:
+        begin, stop = chat.speaker.written[epoch], chat.speaker.stops[epoch]
+        # The block in which the reply is stopped fades out; behind it is silence, up to the next reply.
+        sound = played[round(begin * rate) : round((stop + 0.25) * rate)]
+        last = begin + (np.flatnonzero(np.abs(sound) > QUIET)[-1] + 1) / rate
+        turn = chat.session.turns[epoch]
+        yield (
+            Interruption(chat.shown.texts[epoch].strip(), turn.text, turn.played_seconds, last - stop, last - spoke_at),
+            sound[: round((last - begin) * rate)],
+        )
+
+
+def _interrupt(chat: SpokenChat, question: np.ndarray, random_s: random.Random) -> tuple[int, float] | None:
+    """Wait for the reply, and speak over it: which reply, and when it was spoken over."""
+    over = len(chat.shown.over)
+    chat.until(lambda: chat.state == "speaking" or len(chat.shown.over) > over)
+    if chat.state != "speaking":
+        return None
+    epoch = chat.session.duplex.view.epoch
+    length = chat.session.turns[epoch].made_seconds
+    if length < SHORTEST_REPLY_S:
+        return None
+    chat.step(random_s.uniform(0.05, length - NEEDED_AFTER_S))
+    spoke_at = chat.clock() + _onset_s(question)
+    chat.microphone.say(question)
+    chat.until(lambda: chat.session.turns[epoch].is_over and chat.state != "stopping")
+    return (epoch, spoke_at) if epoch in chat.speaker.stops else None
+
+
+def _onset_s(question: np.ndarray) -> float:
+    """Where in a recording the speech begins."""
+    return float(np.flatnonzero(np.abs(question) > 0.05 * np.abs(question).max())[0]) / 16_000
+
+
+def summary(found: Sequence[Interruption]) -> dict[str, object]:
+    """Percentiles in milliseconds, and shares of the interruptions."""
+
+    def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+        p50, p99 = np.percentile(1000 * np.asarray(seconds), [50, 99])
+        return {"p50": round(float(p50), 1), "p99": round(float(p99), 1), "max": round(1000 * float(max(seconds)), 1)}
+
+    def share(holds: Sequence[bool]) -> float:
+        return round(sum(holds) / len(holds), 4)
+
+    return {
+        "interruptions": len(found),
+        "last_sample_after_stop_ms": percentiles([one.after_stop_s for one in found]),
+        "last_sample_after_speech_ms": percentiles([one.after_speech_s for one in found]),
+        "extent_within_one_word": share([one.off_by <= 1 for one in found]),
+        "extent_exact": share([one.off_by == 0 for one in found]),
+        "edits_at_most_one": share([one.edits <= 1 for one in found]),
+        "history_longer_by_words": round(float(np.mean([_signed(one) for one in found])), 3),
+    }
+
+
+def _signed(one: Interruption) -> int:
+    """How many words more the history has than were heard, of several extents by the nearest."""
+    kept = len(plain_words(one.history))
+    counts = extents(plain_words(one.heard), plain_words(one.reply))
+    return kept - min(counts, key=lambda count: abs(count - kept))
+
+
+def spoken_questions(folder: Path) -> list[np.ndarray]:
+    """The set's recorded questions (n,) at 16 kHz that get a spoken answer."""
+    items = [json.loads(line) for line in (folder / "set.jsonl").read_text().splitlines()]
+    kinds = ("spoken_question", "say_after_me")
+    asked = [item["audio"] for item in items if item["task"] in kinds and "audio" in item]
+    return [read_audio(folder / name).at_rate(16_000).samples for name in asked]
+
+
+def measure(assistant: Assistant, options: argparse.Namespace, folder: Path, listener: Listener) -> list[Interruption]:
+    """Conversation after conversation, until there are enough."""
+    chance, questions, found = random.Random(options.seed), spoken_questions(options.set), []
+    for number in range(1000):
+        asked = chance.sample(questions, TURNS_A_CONVERSATION)
+        for one, sound in interruptions(assistant, asked, chance, folder / f"conversation-{number}"):
+            judge(one, sound, assistant.sample_rate, listener)
+            found.append(one)
+            print(f"\r{len(found)}", end="", file=sys.stderr)
+            if len(found) == options.interruptions:
+                return found
+    raise SystemExit("too few replies of this set are long enough to be spoken over")
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("bundle", type=Path)
+    arguments.add_argument("--set", type=Path, required=True, help="recorded questions, as `evaluate` takes them")
+    arguments.add_argument("--interruptions", type=int, default=200)
+    arguments.add_argument("--seed", type=int, default=7)
+    arguments.add_argument("--played", type=Path, help="keep what was played in this folder")
+    arguments.add_argument("--details", type=Path, help="write every interruption into this file, one JSON a line")
+    arguments.add_argument("--json", action="store_true")
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as temporary, Assistant.open(options.bundle, threads=1) as assistant:
+        found = measure(assistant, options, options.played or Path(temporary), Listener())
+    if options.details:
+        options.details.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found))
+    result = summary(found)
+    if options.json:
+        json.dump(result, sys.stdout)
+        return
+    for name, value in result.items():
+        print(f"{name.replace('_', ' '):30} {value}")
+
+
+if __name__ == "__main__":
+    main()
