@@ -134,7 +134,8 @@ def export(
         for stage, precision in precisions.items():
             graphs[stage] = exporter.export(StageFiles(stage, writer.folder, precision))
             check_graph(writer.folder, graphs[stage])
-        notes = _notes(source, options)
+        reach = CodecDecoder(source.config.codec).receptive_field_codes
+        notes = _notes(source, options, reach)
         manifest = writer.seal(
             BundleManifest(
                 format_version=FORMAT_VERSION,
@@ -148,7 +149,7 @@ def export(
                 video=settings.VIDEO,
                 prompt=settings.prompt(extras),
                 generation=settings.generation(source.config, positions),
-                speech=settings.speech(source.config.speech_decoder, source.config.codec),
+                speech=settings.speech(source.config.speech_decoder, source.config.codec, reach),
                 provenance=_provenance(source, os.fspath(checkpoint), notes, progress),
                 files={},
             ),
@@ -202,12 +203,11 @@ def _code_table(writer: BundleWriter, checkpoint: Checkpoint, precision: Precisi
     return write_table(writer, CODE_TABLE, (name, checkpoint.component_state("speech_decoder")[name]), precision)
 
 
-def _notes(checkpoint: Checkpoint, options: ExportOptions) -> tuple[str, ...]:
+def _notes(checkpoint: Checkpoint, options: ExportOptions, reach: int) -> tuple[str, ...]:
     config = checkpoint.config
     notes = list(config.notes)
     if options.ignored_config_keys:
         notes.append(f"these configuration keys were ignored: {', '.join(options.ignored_config_keys)}")
-    reach = CodecDecoder(config.codec).receptive_field_codes
     if reach > settings.PADDING_CODES:
         notes.append(
             f"the codec looks {reach} codes to each side and streamed pieces have {settings.PADDING_CODES}: "

@@ -27,6 +27,8 @@ MIN_TILES, MAX_TILES = 1, 12
 VIDEO = VideoFrontEnd(frames_per_second=1.0, min_frames=4, max_frames=16)
 PADDING_CODES = 10
 """Codes of context on each side of a streamed piece."""
+ONSET_CODES = (4, 4, 8, 16)
+"""Codes of the first pieces of a reply."""
 
 PERSONA = (
     "You are VITA, an assistant that listens, looks and speaks. Always answer in the language that the user speaks or "
@@ -94,8 +96,20 @@ def generation(config: VitaConfig, context_length: int) -> GenerationSpec:
     )
 
 
-def speech(decoder: SpeechDecoderConfig, codec: CodecConfig) -> SpeechSpec:
-    """Ids, limits and the streaming rules of the released server."""
+def onset(reach: int) -> tuple[PieceSpec, ...]:
+    """The first chunks of a reply, for a codec that looks `reach` codes to each side.
+
+    With that much context a chunk's samples are the same as in the whole, however small the chunk; so 4 codes and their
+    context are enough to begin with, where the released server waits for 30. Each chunk is ready before the one before
+    is played if a code takes half as long to make as to play. A codec that looks further gets the released rule.
+    """
+    if reach > PADDING_CODES:
+        return ()
+    return tuple(PieceSpec(chunk, reach, 0.0) for chunk in ONSET_CODES)
+
+
+def speech(decoder: SpeechDecoderConfig, codec: CodecConfig, reach: int) -> SpeechSpec:
+    """Ids, limits and the streaming rules of the released server, but for a reply's onset."""
     return SpeechSpec(
         sample_rate=codec.sample_rate,
         samples_per_code=codec.samples_per_code,
@@ -115,4 +129,5 @@ def speech(decoder: SpeechDecoderConfig, codec: CodecConfig) -> SpeechSpec:
         cut_search_samples=1200,
         split_after=",.?!\n，。？！、",
         min_piece_characters=5,
+        onset=onset(reach),
     )

@@ -70,7 +70,8 @@ def check_contracts(manifest: BundleManifest, file: Path) -> None:
             min(speech.samples_per_code, speech.sample_rate, speech.max_codes) > 0
         ),
         "chunk_codes of a piece must be positive, padding_codes not negative": all(
-            piece.chunk_codes > 0 and piece.padding_codes >= 0 for piece in (speech.first_piece, speech.later_pieces)
+            piece.chunk_codes > 0 and piece.padding_codes >= 0
+            for piece in (speech.first_piece, speech.later_pieces, *speech.onset)
         ),
         "generation.context_length and max_new_tokens must be positive": (
             min(manifest.generation.context_length, manifest.generation.max_new_tokens) > 0

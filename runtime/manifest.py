@@ -253,6 +253,8 @@ class SpeechSpec:
     cut_search_samples: int
     split_after: str
     min_piece_characters: int
+    onset: tuple[PieceSpec, ...] = ()
+    """The first chunks of a reply, each given out whole; then `first_piece` holds. None: it holds from the start."""
 
 
 @dataclass(frozen=True)

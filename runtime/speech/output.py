@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sottovoce.runtime.manifest import PieceSpec, SpeechSpec
+from sottovoce.runtime.manifest import SpeechSpec
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.sampling import Sampler
@@ -47,7 +47,7 @@ class SpeechOutput:
 
         Between two codes `is_cancelled` is asked; if so, nothing more is given out.
         """
-        stream = self._stream(self.spec.later_pieces if self._begun else self.spec.first_piece)
+        stream = self._stream(is_first=not self._begun)
         self._begun = True
         said: list[Step] = []
         for code in time_steps(self.decoder.codes(self.tokenizer.encode_plain(text)), self.codec.books):
@@ -63,9 +63,10 @@ class SpeechOutput:
         if rest is not None and not is_cancelled():
             yield rest
 
-    def _stream(self, piece: PieceSpec) -> SpeechStream:
+    def _stream(self, is_first: bool) -> SpeechStream:
+        piece = self.spec.first_piece if is_first else self.spec.later_pieces
         rule = CutRule(self.spec.cut_window_samples, self.spec.cut_search_samples, piece.threshold)
-        return SpeechStream(self._decode, self.spec.samples_per_code, piece, rule)
+        return SpeechStream(self._decode, self.spec.samples_per_code, piece, rule, self.spec.onset if is_first else ())
 
     def _decode(self, codes: Sequence[Step]) -> Samples:
         with self.stopwatch.measure("codec"):

@@ -58,13 +58,22 @@ class SpeechStream:
         samples_per_code: samples that one code becomes.
         piece: chunk length and context.
         rule: where a segment may end.
+        onset: the first chunks, smaller and given out whole, so that something is heard soon.
     """
 
-    def __init__(self, decode: Decode, samples_per_code: int, piece: PieceSpec, rule: CutRule) -> None:
+    def __init__(
+        self,
+        decode: Decode,
+        samples_per_code: int,
+        piece: PieceSpec,
+        rule: CutRule,
+        onset: Sequence[PieceSpec] = (),
+    ) -> None:
         self._decode = decode
         self._samples_per_code = samples_per_code
         self._piece = piece
         self._rule = rule
+        self._onset = tuple(onset)
         self.reset()
 
     def reset(self) -> None:
@@ -73,6 +82,7 @@ class SpeechStream:
         """Context on the left, then what is not decoded yet."""
         self._context = 0
         self._kept = np.zeros(0, dtype=np.float32)
+        self._chunks = 0
 
     @property
     def kept_samples(self) -> int:
@@ -82,15 +92,18 @@ class SpeechStream:
     def append(self, code: Step) -> Samples | None:
         """Take one code; a segment (n,) if one is complete."""
         self._codes.append(code)
-        needed = self._context + self._piece.chunk_codes + self._piece.padding_codes
+        is_onset = self._chunks < len(self._onset)
+        piece = self._onset[self._chunks] if is_onset else self._piece
+        needed = self._context + piece.chunk_codes + piece.padding_codes
         if len(self._codes) < needed:
             return None
+        self._chunks += 1
         samples = self._decode(self._codes[:needed])
-        end = needed - self._piece.padding_codes
+        end = needed - piece.padding_codes
         fresh = samples[self._context * self._samples_per_code : end * self._samples_per_code]
         self._context = min(self._piece.padding_codes, end)
         self._codes = self._codes[end - self._context :]
-        return self._cut(fresh)
+        return fresh if is_onset else self._cut(fresh)
 
     def finish(self) -> Samples | None:
         """No more codes come: all that is left, or None; then ready for a new piece."""

@@ -13,6 +13,7 @@ import torch
 from checkpoint_factory import CheckpointRecipe, static_chunks_config, write_checkpoint
 from safetensors.torch import load_file, save_file
 
+from sottovoce.export import manifest_settings as settings
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.dialects import dialect_for
 from sottovoce.export.export import ExportOptions, context_length, export
@@ -167,3 +168,11 @@ def test_another_checkpoint_of_the_layout_equals_pytorch(precision: Precision, t
     assert report.first_divergence is None
     assert {stage.stage for stage in report.stages} == set(STAGES)
     assert report.ok
+
+
+def test_a_reply_may_begin_with_few_codes_if_the_codec_looks_no_further_than_the_context(tiny_bundle):
+    speech = Bundle.open(tiny_bundle).manifest.speech
+    reach = speech.onset[0].padding_codes
+    assert 0 < reach <= settings.PADDING_CODES
+    assert [piece.chunk_codes for piece in speech.onset] == list(settings.ONSET_CODES)
+    assert settings.onset(settings.PADDING_CODES + 1) == ()

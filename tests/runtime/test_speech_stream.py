@@ -98,3 +98,29 @@ def test_the_first_of_equally_quiet_windows_is_taken():
 
 def test_a_loud_middle_is_not_cut():
     assert CutRule(WINDOW, SEARCH, 0.1).find(np.ones(12000, dtype=np.float32)) is None
+
+
+ONSET = (PieceSpec(3, 1, 0.0), PieceSpec(2, 4, 0.0), PieceSpec(5, 4, 0.0))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9, 12, 14, 20, 39, 40, 60])
+def test_an_onset_is_given_out_whole_and_soon_and_loses_nothing(count):
+    codes = [(7 * place) % 64 for place in range(count)]
+    piece = PieceSpec(20, 4, 0.1)
+    stream = SpeechStream(stand_in_codec, SAMPLES_PER_CODE, piece, CutRule(WINDOW, SEARCH, 0.1), ONSET)
+    given = [0 if segment is None else len(segment) for segment in map(stream.append, codes)]
+    assert [place + 1 for place, samples in enumerate(given) if samples][:3] == [n for n in (4, 9, 14) if n <= count]
+    again = SpeechStream(stand_in_codec, SAMPLES_PER_CODE, piece, CutRule(WINDOW, SEARCH, 0.1), ONSET)
+    np.testing.assert_array_equal(np.concatenate(segments(again, codes)), stand_in_codec(codes))
+
+
+def test_after_an_onset_the_context_on_the_left_is_as_wide_as_there_is():
+    seen: list[int] = []
+
+    def decode(codes: Sequence[int]) -> np.ndarray:
+        seen.append(len(codes))
+        return stand_in_codec(codes)
+
+    piece = PieceSpec(20, 4, 0.1)
+    segments(SpeechStream(decode, SAMPLES_PER_CODE, piece, CutRule(WINDOW, SEARCH, 0.1), ONSET), list(range(60)))
+    assert seen[:4] == [3 + 1, 3 + 2 + 4, 4 + 5 + 4, 4 + 20 + 4]
