@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -36,11 +37,18 @@ def test_the_conversation_example_speaks(desk: Path, capsys: pytest.CaptureFixtu
     assert soundfile.info(desk / "reply.wav").samplerate == 24000
 
 
+def test_the_live_example_hears_and_is_interrupted(desk: Path) -> None:
+    said: dict[str, Any] = {}
+    exec(compile(examples()[1], "README.md", "exec"), said)  # noqa: S102  # our own README
+    assert [turn.role for turn in said["conversation"].history] == ["user", "assistant"]
+    assert said["conversation"].history[0].audio
+
+
 def test_the_export_example_writes_a_bundle(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(examples()[1], "README.md", "exec"), {})  # noqa: S102  # our own README
+    exec(compile(examples()[2], "README.md", "exec"), {})  # noqa: S102  # our own README
     assert (desk / "half.bundle" / "bundle.json").is_file()
     assert capsys.readouterr().out.endswith("MB\n")
 
 
 def test_all_examples_are_run() -> None:
-    assert len(examples()) == 2
+    assert len(examples()) == 3
