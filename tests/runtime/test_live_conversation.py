@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from scripted import done_of, samples_of, script, scripted, text_of
+from scripted import ScriptedSampler, done_of, samples_of, script, scripted, text_of
 from short_bundle import shortened
 
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.conversation import Conversation
-from sottovoce.runtime.errors import InputError
+from sottovoce.runtime.errors import BackendError, InputError
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.reply import AudioChunk, ReplyDone, ReplyEvent
 from sottovoce.runtime.tensor_dump import TensorDump
@@ -186,6 +186,24 @@ def test_speech_heard_behind_a_reply_that_is_cut_afterwards(assistant, speech):
     list(other.end_of_speech())
     assert one.history == other.history
     assert one.context_used == other.context_used
+
+
+def test_a_reply_that_cannot_be_prepared_leaves_the_turn_as_it_was(assistant, speech):
+    class Failing(ScriptedSampler):
+        def pick(self, logits, used=(), banned=()):
+            raise BackendError("no more memory")
+
+    conversation = scripted(assistant, FIRST, speech=False)
+    conversation._text_sampler = Failing([])
+    hear(conversation, speech, end=0.5)
+    used = conversation.context_used
+    with pytest.raises(BackendError):
+        conversation.prepare()
+    assert (conversation.context_used, conversation.history) == (used, ())
+    hear(conversation, speech, start=0.5)
+    script(assistant, conversation, FIRST)
+    assert done_of(list(conversation.end_of_speech())).text == FIRST
+    assert len(conversation.question.audio.samples) == pytest.approx(len(speech[0]), abs=2 * BLOCK)
 
 
 def test_discarded_speech_was_never_there(assistant, speech):

@@ -1,4 +1,4 @@
-"""The conversation in its thread: in order, interrupted at any moment, one end for every reply, and never left behind."""
+"""The conversation in its thread: in order, interrupted at any moment, one end a reply, and never left behind."""
 
 from __future__ import annotations
 
