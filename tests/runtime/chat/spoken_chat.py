@@ -175,11 +175,15 @@ class SpokenChat:
 
 @contextmanager
 def spoken_chat(
-    conversation: Conversation, sample_rate: int, played: Path, settings: DuplexSettings | None = None
+    conversation: Conversation,
+    sample_rate: int,
+    played: Path,
+    settings: DuplexSettings | None = None,
+    make_worker: Callable[[Conversation], ConversationWorker] = ConversationWorker,
 ) -> Iterator[SpokenChat]:
     """A conversation whose replies are played into the file `played`, which is there afterwards."""
     clock, shown = SteppedClock(), Shown()
-    worker = ConversationWorker(conversation)
+    worker = make_worker(conversation)
     try:
         with NotingSpeaker(played, sample_rate, clock) as speaker:
             microphone = SaidMicrophone(clock)

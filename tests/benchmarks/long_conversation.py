@@ -1,0 +1,167 @@
+"""Half an hour of conversation: whether sound is always there in time, memory stays flat, and turns stay quick.
+
+    python tests/benchmarks/long_conversation.py BUNDLE --set DIR [--minutes 30] [--json]
+
+Recorded questions of the set, one after another, are heard as `chat` hears them, over a clock that goes only while
+nothing is computed. What computing took is on the machine's own clock, so the playing of each reply is computed: its
+first sample is heard when it was made, and each later chunk must have been made before those before it are through;
+`late_ms` is by how much the latest one missed that, `ahead_ms` how much was left at the tightest. Memory is what the
+process holds after a collection; it counts as flat from the tenth turn on. Lists that grow are looked for in the
+session, the worker, the speaker and the microphone, by their length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS / "runtime" / "chat"))
+
+import numpy as np  # noqa: E402
+from spoken_chat import SpokenChat, spoken_chat  # noqa: E402  # where tests keep it
+
+from sottovoce.runtime import Assistant, AudioChunk, read_audio  # noqa: E402
+from sottovoce.runtime.chat.worker import ConversationWorker, Made, Message  # noqa: E402
+from sottovoce.runtime.conversation import Conversation  # noqa: E402
+
+FIRST_FLAT_TURN = 10
+PAUSES_S = (0.2, 1.5)
+"""How long a person waits before the next question; some come while the speaker's last block is played."""
+ASKED_KINDS = ("spoken_question", "say_after_me", "not_addressed")
+
+
+class NotingWorker(ConversationWorker):
+    """Notes when the chunks of each reply were made."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.chunks: dict[int, list[tuple[float, int]]] = {}
+        super().__init__(conversation)
+
+    def messages(self) -> Iterator[Message]:
+        """As the worker gives them."""
+        for message in super().messages():
+            if isinstance(message, Made) and isinstance(message.event, AudioChunk):
+                self.chunks.setdefault(message.epoch, []).append((message.made_at, len(message.event.samples)))
+            yield message
+
+    def margins_s(self, epoch: int, rate: int) -> list[float]:
+        """By how much each chunk but the first was there before it had to be heard."""
+        made, margins = self.chunks.pop(epoch, []), []
+        due = made[0][0] if made else 0.0
+        for (_, before), (at, _) in pairwise(made):
+            due += before / rate
+            margins.append(due - at)
+            due = max(due, at)
+        return margins
+
+
+def rss_mb() -> float:
+    """What the process holds in memory."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def sizes(chat: SpokenChat) -> dict[str, int]:
+    """Lengths of everything that has one, but for the turns, which are the conversation's own record."""
+    found = {}
+    owners = {"session": chat.session, "worker": chat.worker, "speaker": chat.speaker, "queue": chat.speaker._queue,
+              "sound": chat.session._sound, "captured": chat.session._captured, "conversation": chat.conversation,
+              "context": chat.conversation._context, "listening": chat.session.duplex._listening}  # fmt: skip
+    for owner, one in owners.items():
+        for name, value in vars(one).items():
+            if hasattr(value, "__len__") and not isinstance(value, str) and name not in ("turns", "written", "stops"):
+                found[f"{owner}.{name}"] = len(value)
+    found["threads"] = threading.active_count()
+    return found
+
+
+def converse(
+    chat: SpokenChat, questions: Sequence[np.ndarray], worker: NotingWorker, rate: int, minutes: float
+) -> dict[str, object]:
+    """Turn after turn, until the clock says that it is enough."""
+    chance, rows = np.random.default_rng(3), []
+    while chat.clock() < 60 * minutes:
+        chat.step(float(chance.uniform(*PAUSES_S)))
+        turn = chat.ask(questions[int(chance.integers(len(questions)))])
+        margins = worker.margins_s(turn.epoch, rate)
+        rows.append((turn, min(margins, default=None), rss_mb(), sizes(chat)))
+        chat.shown.lines.clear()
+        chat.shown.texts.clear()
+        if len(rows) % 20 == 0:
+            print(f"\r{chat.clock() / 60:.1f} min", end="", file=sys.stderr)
+    return _summary(chat, rows)
+
+
+def _summary(chat: SpokenChat, rows: list[tuple]) -> dict[str, object]:  # type: ignore[type-arg]
+    spoken = [row for row in rows if row[0].first_computed_at is not None]
+    memory = [row[2] for row in rows]
+    flat = memory[FIRST_FLAT_TURN:] or memory
+    margins = [row[1] for row in spoken if row[1] is not None]
+
+    def latency(part: Sequence[tuple]) -> float:  # type: ignore[type-arg]
+        waits = [1000 * (turn.first_computed_at - turn.computing_since) for turn, *_ in part]
+        return round(statistics.median(waits), 2)
+
+    before, after = rows[min(FIRST_FLAT_TURN, len(rows) - 1)][3], rows[-1][3]
+    grown = {name: (size, after[name]) for name, size in before.items() if after.get(name, 0) > 2 * size + 50}
+    return {
+        "minutes": round(chat.clock() / 60, 1),
+        "turns": len(rows),
+        "spoken_replies": len(spoken),
+        "forgotten_turns": chat.conversation.forgotten_turns,
+        "late_chunks": sum(margin < 0 for margin in margins),
+        "late_ms": round(1000 * max(0.0, -min(margins)), 1),
+        "ahead_ms": {"min": round(1000 * min(margins)), "median": round(1000 * statistics.median(margins))},
+        "own_underruns": chat.speaker.counts.own_underruns,
+        "rss_mb": {"turn_10": round(flat[0], 1), "min": round(min(flat), 1), "max": round(max(flat), 1),
+                   "last": round(flat[-1], 1), "every_20_turns": [round(one, 1) for one in memory[::20]]},
+        "latency_ms": {"turns_1_to_5": latency(spoken[:5]), "turns_18_to_22": latency(spoken[17:22] or spoken[-5:]),
+                       "last_5": latency(spoken[-5:])},
+        "grown": grown,
+        "threads": after["threads"],
+    }  # fmt: skip
+
+
+def spoken_questions(folder: Path) -> list[np.ndarray]:
+    """The set's recorded questions (n,) at 16 kHz, and some speech that is not meant for the model."""
+    items = [json.loads(line) for line in (folder / "set.jsonl").read_text().splitlines()]
+    chosen = [item["audio"] for item in items if item["task"] in ASKED_KINDS[:2] and "audio" in item]
+    chosen += [item["audio"] for item in items if item["task"] == ASKED_KINDS[2] and "audio" in item][:20]
+    return [read_audio(folder / name).at_rate(16_000).samples for name in chosen]
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("bundle", type=Path)
+    arguments.add_argument("--set", type=Path, required=True, help="recorded questions, as `evaluate` takes them")
+    arguments.add_argument("--minutes", type=float, default=30)
+    arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--json", action="store_true")
+    options = arguments.parse_args()
+    questions = spoken_questions(options.set)
+    with tempfile.TemporaryDirectory() as folder, Assistant.open(options.bundle, threads=options.threads) as assistant:
+        assistant.load()
+        played, rate = Path(folder) / "played.wav", assistant.sample_rate
+        with spoken_chat(assistant.conversation(greedy=True), rate, played, make_worker=NotingWorker) as chat:
+            assert isinstance(chat.worker, NotingWorker)
+            found = converse(chat, questions, chat.worker, rate, options.minutes)
+    if options.json:
+        json.dump(found, sys.stdout)
+        return
+    for name, value in found.items():
+        print(f"{name.replace('_', ' '):18} {value}")
+
+
+if __name__ == "__main__":
+    main()
