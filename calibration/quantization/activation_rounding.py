@@ -12,6 +12,14 @@ import numpy as np
 from sottovoce.calibration.quantization.graph import QUANTIZED_OPSET, StageGraph
 from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS
 
+UNUSED_AXES = (None, 0, -1, -2)
+"""An axis means nothing where a whole tensor has one scale, and tells the pairs of several readers apart.
+
+ONNX Runtime multiplies integers only where a product has a pair of QuantizeLinear and DequantizeLinear to itself; pairs
+that are the same to the letter it makes one of, and then all their readers multiply floats, with weights that are
+dequantized in every call (a token of SmolLM2-135M: 86 ms so, and 11 ms with pairs that differ).
+"""
+
 
 def round_activations(graph: StageGraph, value: str, scale: float) -> None:
     """Let the products and convolutions that read `value` read it in steps of `scale`, -127 to 127 of them."""
@@ -19,15 +27,20 @@ def round_activations(graph: StageGraph, value: str, scale: float) -> None:
     readers = [(node, place) for node, place in graph.consumers(value) if is_factor(node.op_type, place)]
     if not readers:
         raise ValueError(f"no product reads {value!r}")
-    first = min(graph.nodes.index(node) for node, _ in readers)
     dtype = graph.float_type
     stored = max(np.dtype(dtype).type(scale), np.finfo(dtype).tiny)
     scale_name = graph.add(f"{value}.scale", np.asarray(stored, dtype))
     zero_name = graph.add(f"{value}.zero_point", np.asarray(0, np.int8))
-    quantized = graph.insert(first, "QuantizeLinear", [value, scale_name, zero_name], f"{value}.quantized")
-    rounded = graph.insert(first + 1, "DequantizeLinear", [quantized, scale_name, zero_name], f"{value}.rounded")
-    for node, place in readers:
-        node.input[place] = rounded
+    for number, (node, place) in enumerate(readers):
+        suffix = "" if number == 0 else f".{number + 1}"
+        axis = UNUSED_AXES[number % len(UNUSED_AXES)]
+        attributes = {} if axis is None else {"axis": axis}
+        first = graph.nodes.index(node)
+        names = [scale_name, zero_name]
+        quantized = graph.insert(first, "QuantizeLinear", [value, *names], f"{value}.quantized{suffix}", **attributes)
+        node.input[place] = graph.insert(
+            first + 1, "DequantizeLinear", [quantized, *names], f"{value}.rounded{suffix}", **attributes
+        )
 
 
 def is_factor(op: str, place: int) -> bool:

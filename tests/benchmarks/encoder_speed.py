@@ -9,6 +9,7 @@ Both are timed in turns; the ratio is the median over pairs. Exit code 1 when IN
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -51,6 +52,7 @@ def exported(host: Bundle, folder: Path) -> Bundle:
 
 def observed(bundle: Bundle, features: np.ndarray, folder: Path) -> Ranges:
     """Ranges of one utterance."""
+    shutil.rmtree(folder, ignore_errors=True)
     watched = observed_tensors(StageGraph(bundle, STAGE))
     spec = write_observed_graph(bundle, STAGE, watched, folder)
     session = ObservedSession(STAGE, spec, folder / spec.file, watched, threads=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from sottovoce.calibration.bundles.writer import BundleWriter
@@ -21,7 +22,7 @@ from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.cli import main
 from sottovoce.runtime.errors import SottovoceError
-from sottovoce.runtime.manifest import STAGES
+from sottovoce.runtime.manifest import STAGES, StageName
 from sottovoce.runtime.model import Model
 
 
@@ -90,6 +91,25 @@ def test_the_multiply_adds_of_a_turn_are_the_stages_weighted_by_their_calls(
     sites = weight_sites(StageGraph(Bundle.open(tiny_bundle), "speech_text"))
     weights = sum(site.size for site in sites if site.is_product)
     assert 16 * weights <= counted["speech_text"].total < 20 * weights
+
+
+@pytest.mark.parametrize("stage", ["language_model", "audio_encoder"])
+def test_onnx_runtime_multiplies_integers_where_several_products_read_one_value(
+    stage: StageName, tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path
+) -> None:
+    """Query, key and value projections read the same activations, and so do a gate and what it gates."""
+    made(tiny_bundle, f"{stage}=int8", tmp_path / "small.bundle", tiny_ranges)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    path = tmp_path / "small.bundle" / Bundle.open(tiny_bundle).graph(stage).file
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(str(tmp_path / "optimized.onnx"), load_external_data=False).graph.node
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in nodes) >= 7
+    dequantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    assert not [
+        node.name for node in nodes if node.op_type in ("MatMul", "Gemm") and set(node.input[:2]) <= dequantized
+    ]
 
 
 def test_products_with_massive_activations_keep_them_in_floating_point(
