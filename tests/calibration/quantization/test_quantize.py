@@ -112,6 +112,30 @@ def test_onnx_runtime_multiplies_integers_where_several_products_read_one_value(
     ]
 
 
+def test_a_convolution_before_a_relu_is_an_integer_kernel_and_gives_the_same_steps(
+    tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path
+) -> None:
+    made(tiny_bundle, "audio_encoder=int8", tmp_path / "small.bundle", tiny_ranges)
+    path = tmp_path / "small.bundle" / Bundle.open(tiny_bundle).graph("audio_encoder").file
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    makers = {name: node for node in nodes for name in node.output}
+    relus = [node for node in nodes if node.op_type == "Relu" and node.input[0].endswith(".rounded")]
+    convolutions = {makers[makers[makers[relu.input[0]].input[0]].input[0]].op_type for relu in relus}
+    assert convolutions == {"Conv"}
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    kernels = [
+        node.op_type for node in onnx.load(str(tmp_path / "optimized.onnx"), load_external_data=False).graph.node
+    ]
+    assert kernels.count("QLinearConv") >= 1
+    for relu in relus:  # the same step before and after, so that nothing is lost
+        scale = makers[relu.input[0]].input[1]
+        after = [node for node in nodes if node.op_type == "QuantizeLinear" and node.input[1] == scale]
+        assert len(after) >= 2
+
+
 def test_products_with_massive_activations_keep_them_in_floating_point(
     tiny_bundle: Path, tiny_ranges: Ranges, tmp_path: Path
 ) -> None:
