@@ -84,7 +84,8 @@ class Screen:
 
     def trouble(self, error: SottovoceError) -> None:
         """A failure that does not end the conversation."""
-        self._line(f"error: {error}")
+        for line in f"error: {error}".splitlines():
+            self._line(line)
 
     def notice(self, text: str) -> None:
         """Something a person should know."""
