@@ -89,17 +89,25 @@ def converse(
     chat: SpokenChat, questions: Sequence[np.ndarray], worker: NotingWorker, rate: int, minutes: float
 ) -> dict[str, object]:
     """Turn after turn, until the clock says that it is enough."""
-    chance, rows = np.random.default_rng(3), []
+    chance, rows, unheard = np.random.default_rng(3), [], 0
     while chat.clock() < 60 * minutes:
         chat.step(float(chance.uniform(*PAUSES_S)))
-        turn = chat.ask(questions[int(chance.integers(len(questions)))])
+        over = len(chat.shown.over)
+        chat.microphone.say(questions[int(chance.integers(len(questions)))])
+        chat.until(lambda: chat.microphone.is_silent)
+        chat.step(1.0)  # until it is a turn, or known to be none: some of what is not meant for us is no speech at all
+        chat.until(lambda: chat.state == "idle")
+        if len(chat.shown.over) == over:
+            unheard += 1
+            continue
+        turn = chat.shown.over.pop()
         margins = worker.margins_s(turn.epoch, rate)
         rows.append((turn, min(margins, default=None), rss_mb(), sizes(chat)))
         chat.shown.lines.clear()
         chat.shown.texts.clear()
         if len(rows) % 20 == 0:
             print(f"\r{chat.clock() / 60:.1f} min", end="", file=sys.stderr)
-    return _summary(chat, rows)
+    return {**_summary(chat, rows), "not_heard_as_speech": unheard}
 
 
 def _summary(chat: SpokenChat, rows: list[tuple]) -> dict[str, object]:  # type: ignore[type-arg]
