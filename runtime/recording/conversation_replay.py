@@ -205,6 +205,8 @@ class ConversationReplay:
 
     def _give(self, epoch: int, asked: str, begin: Callable[[], Iterator[ReplyEvent]]) -> Iterator[HeldReply]:
         """All of a reply, or as much of it as was given before it was cancelled then."""
+        if self._cut is not None:
+            yield self._end_cut(self._cut, None)
         held, then = HeldReply(ReplyTally(epoch), asked), self._recording.replies.get(epoch)
         self._last = epoch
         try:
