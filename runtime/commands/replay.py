@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.backends import check_backend
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.commands.options import BACKEND, FILE, common
@@ -84,13 +85,12 @@ class _Replay:
             wanted = len(self._recording.replies)
             self._replies = []
             model = Model(bundle, name, threads)
-            try:
+            with Assistant(model) as assistant:
+                assistant.load(speech=session.conversation.speech)  # as `chat` does: the first reply's time is its own
                 replay = ConversationReplay(self._recording, model)
                 for held in replay.replies():
                     self._replies.append(compare(self._recording, held))
                     progress.step("replies", len(self._replies), max(wanted, len(self._replies)))
-            finally:
-                model.close()
         self._remarks += replay.troubles
 
     def finish(self, expect_same: bool) -> int:

@@ -123,7 +123,7 @@ class ConversationReplay:
         self._recording = recording
         self._conversation = RepeatedConversation(model, recording.session.conversation.conversation_options())
         self._cut: CutReply | None = None
-        self._last: int | None = None
+        self._kept: int | None = None
         self._shown: list[str] = []
         self._prepared: int | None = None
         self._failed: dict[int, SottovoceError] = {}
@@ -208,7 +208,7 @@ class ConversationReplay:
         if self._cut is not None:
             yield self._end_cut(self._cut, None)
         held, then = HeldReply(ReplyTally(epoch), asked), self._recording.replies.get(epoch)
-        self._last = epoch
+        self._kept = epoch
         try:
             events = begin()
             if then is not None and then.reason == "cancelled":
@@ -228,7 +228,7 @@ class ConversationReplay:
     def _cancel(self, epoch: int, played: int | None) -> Iterator[HeldReply]:
         if self._cut is not None and self._cut.held.tally.epoch == epoch:
             yield self._end_cut(self._cut, played)
-        if self._last == epoch:
+        if self._kept == epoch:
             self._conversation.cancel(played)
 
     def _end_cut(self, cut: CutReply, played: int | None) -> HeldReply:
@@ -246,11 +246,17 @@ class ConversationReplay:
 
     def _fail(self, held: HeldReply, problem: SottovoceError) -> HeldReply:
         held.tally.reason, held.error = "error", problem.message
+        self._kept = None  # nothing of it is in the history
         return held
 
     def _new(self, pictures: Sequence[str]) -> list[Path]:
-        """Files of the pictures that were not shown in this turn yet."""
-        new = pictures[len(self._shown) :]
+        """Files of the pictures that were not shown in this turn yet; the same may be shown twice."""
+        known, new = list(self._shown), []
+        for name in pictures:
+            if name in known:
+                known.remove(name)
+            else:
+                new.append(name)
         self._shown += new
         return [self._recording.picture(name, self._events) for name in new]
 
