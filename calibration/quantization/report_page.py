@@ -24,6 +24,7 @@ th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .bar { display: inline-block; height: .7rem; background: #2f6f8f; }
 .rest { display: inline-block; height: .7rem; background: #d8dee4; }
+.line { white-space: nowrap; }
 .worse { color: #a1260d; } .note { color: #57606a; }
 audio { height: 2rem; vertical-align: middle; }
 """
@@ -56,9 +57,9 @@ def _sizes(report: QuantizeReport) -> str:
         rest = f"<span class='rest' style='width:{BAR_REM * max(1 - share, 0):.2f}rem'></span>"
         counted = "" if change.multiply_adds_share is None else f"{100 * change.multiply_adds_share:.1f} %"
         cells = [
-            escape(change.stage), escape(change.precision),
+            escape(change.stage), f"<span class='line'>{escape(change.precision)}</span>",
             f"{change.bytes_before / 1e6:,.2f}", f"{change.bytes_after / 1e6:,.2f}",
-            f"{bar}{rest} {share:.3f}", f"{100 * change.weights_share:.1f} %", counted,
+            f"<span class='line'>{bar}{rest} {share:.3f}</span>", f"{100 * change.weights_share:.1f} %", counted,
         ]  # fmt: skip
         rows.append(cells)
     return _table(

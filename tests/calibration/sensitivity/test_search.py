@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sottovoce.calibration.sensitivity.budget import Budget
-from sottovoce.calibration.sensitivity.charts import search_section
+from sottovoce.calibration.sensitivity.charts import HEIGHT, RIGHT, WIDTH, Scale, place_labels, search_section
 from sottovoce.calibration.sensitivity.report import FrontierPoint, LayerSensitivity, SearchReport
 from sottovoce.calibration.sensitivity.search import most_trials, search_kept
 from sottovoce.calibration.sensitivity.state import SearchFile, SearchKey
@@ -97,3 +97,17 @@ def test_the_page_shows_bars_and_frontier() -> None:
     assert "&lt;head&gt;" in text
     assert "<head>" not in text
     assert "decoder.generator" in text
+
+
+def test_labels_of_crowded_points_do_not_overlap() -> None:
+    """Sixteen bundles of nearly the same size and cost: the chosen one is named, others where there is room."""
+    points = tuple(FrontierPoint(kept, 10_000_000 + 9_000 * kept, 0.11 - 0.001 * kept) for kept in range(16))
+    points += (FrontierPoint(35, 40_000_000, 0.0),)
+    search = SearchReport("logit-kl:0.1", "nats", 0.1, (LAYER,), points, 12, 60, 180)
+    across, upwards = Scale([point.bytes / 1e6 for point in points], 70, WIDTH - RIGHT), Scale([0.0, 0.12], 256, 36)
+    labels = place_labels(search, across, upwards)
+    assert "12 kept, chosen" in labels[0].text
+    assert 2 <= len(labels) < len(points)
+    assert any("35 kept" in label.text for label in labels)
+    assert not any(one.meets(other) for place, one in enumerate(labels) for other in labels[:place])
+    assert all(label.bottom < HEIGHT for label in labels)
