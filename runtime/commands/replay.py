@@ -27,9 +27,11 @@ SHOWN_CHARACTERS = 100
 @click.command("replay")
 @click.argument("recording", type=FILE, metavar="DIR")
 @click.option("--bundle", type=FILE, metavar="BUNDLE", help="Hold the conversation again with this bundle.")
-@click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: all this process may use.")
+@click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: as many as then.")
 @click.option(
-    "--expect-same", is_flag=True, help="Exit code 1 for different replies of another bundle or backend, too."
+    "--expect-same",
+    is_flag=True,
+    help="Exit code 1 for different replies even with another bundle, backend or --threads.",
 )
 @BACKEND
 @common
@@ -50,7 +52,7 @@ def replay_command(  # noqa: PLR0913  # each flag by its name
     That needs a recording made with --greedy or --seed; without, turn taking alone is compared.
 
     Exit code 0: all is the same. 1: turn taking differs, or replies do, or the recording is damaged. Replies of another
-    bundle or backend than the recorded one are shown but expected to differ: they count with --expect-same only.
+    bundle, backend or number of threads than then are shown but expected to differ: they count with --expect-same only.
     """
     del debug
     replay = _Replay(Recording.open(recording), Console(as_json))
@@ -79,7 +81,8 @@ class _Replay:
         name = check_backend(backend)
         with self._console.progress() as progress:
             bundle = Bundle.open(path, progress=progress)
-            others = list(_others(session, bundle, name))
+            threads = threads or session.threads
+            others = list(_others(session, bundle, name, threads))
             self._is_other = bool(others)
             self._remarks += [*others, *_version_remarks(session)]
             wanted = len(self._recording.replies)
@@ -143,18 +146,19 @@ class _Replay:
             },
             "replies_same": same_replies,
             "replies": [reply.as_json() for reply in self._replies] if self._replies is not None else None,
-            "same_bundle_and_backend": not self._is_other if self._replies is not None else None,
+            "same_conditions": not self._is_other if self._replies is not None else None,
             "recorded": {
                 "created": session.created,
                 "bundle": session.bundle.name,
                 "bundle_sha256": session.bundle.sha256,
                 "backend": session.backend,
+                "threads": session.threads,
             },
             "remarks": self._remarks,
         }
 
 
-def _others(session: RecordedSession, bundle: Bundle, backend: str) -> Sequence[str]:
+def _others(session: RecordedSession, bundle: Bundle, backend: str, threads: int) -> Sequence[str]:
     """What is not as it was then, so that other replies are to be expected."""
     others = []
     if bundle.sha256 != session.bundle.sha256:
@@ -162,6 +166,8 @@ def _others(session: RecordedSession, bundle: Bundle, backend: str) -> Sequence[
         others.append(f"recorded with another bundle: {then.name} ({then.sha256[:12]}…), now {now[:12]}…")
     if backend != session.backend:
         others.append(f"recorded with another backend: {session.backend}, now {backend}")
+    if threads != session.threads:
+        others.append(f"recorded with {session.threads} threads, now {threads}: sums are rounded otherwise")
     return others
 
 

@@ -38,6 +38,7 @@ from sottovoce.runtime.records import RecordError, read_record
 MAX_SESSION_BYTES = 1 << 20
 MAX_LINES_BYTES = 1 << 30
 MAX_LINE_BYTES = 1 << 20
+MAX_THREADS = 1024
 MAX_KEPT_BYTES = 64 << 20
 """Of the files that are read as a whole: replies and notes."""
 
@@ -165,6 +166,9 @@ def _read_session(folder: Path) -> RecordedSession:
         message = f"format_version is {found!r}; this sottovoce reads version {FORMAT_VERSION}"
         raise InputError(message, file=path, fix="replay it with the sottovoce that recorded it")
     session = _in_file(path, lambda: read_record(RecordedSession, data, source=str(path)))
+    if not 1 <= session.threads <= MAX_THREADS:
+        message = f"threads is {session.threads}, expected 1 to {MAX_THREADS}"
+        raise InputError(message, file=path, fix=COPY_AGAIN)
     for name, rate in (("capture_rate", session.capture_rate), ("reply_rate", session.reply_rate)):
         if not 1_000 <= rate <= 384_000:
             raise InputError(f"{name} is {rate}, expected 1000 to 384000", file=path, fix=COPY_AGAIN)

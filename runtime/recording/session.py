@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sottovoce.runtime.backends import check_backend
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.conversation_options import ConversationOptions
+from sottovoce.runtime.cores import available_cores
 from sottovoce.runtime.duplex.events import CAPTURE_RATE
 from sottovoce.runtime.duplex.settings import DuplexSettings
 from sottovoce.runtime.records import write_record
@@ -89,6 +90,7 @@ class RecordedSession:
         versions: of the packages that had a part in it, and of Python.
         bundle: who answered.
         backend: the inference engine.
+        threads: CPU cores that it used: with another number, sums are rounded otherwise.
         conversation: how it answered.
         duplex: how turns were taken.
         capture_rate: samples a second of `microphone.wav`.
@@ -100,6 +102,7 @@ class RecordedSession:
     versions: Mapping[str, str]
     bundle: RecordedBundle
     backend: str
+    threads: int
     conversation: RecordedOptions
     duplex: DuplexSettings
     capture_rate: int
@@ -110,8 +113,13 @@ class RecordedSession:
         return json.dumps(write_record(self), indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def session_about(
-    bundle: Bundle, options: ConversationOptions, duplex: DuplexSettings, reply_rate: int, backend: str = "auto"
+def session_about(  # noqa: PLR0913  # all that a recording must know, each by its name
+    bundle: Bundle,
+    options: ConversationOptions,
+    duplex: DuplexSettings,
+    reply_rate: int,
+    backend: str = "auto",
+    threads: int | None = None,
 ) -> RecordedSession:
     """What is recorded of a conversation that begins now.
 
@@ -121,6 +129,7 @@ def session_about(
         duplex: those of turn taking.
         reply_rate: samples a second of the replies.
         backend: the inference engine; "auto" for the one that this stands for.
+        threads: CPU cores that it uses; None for all that this process may use.
 
     Raises:
         BackendError: there is no such backend.
@@ -131,6 +140,7 @@ def session_about(
         {"python": platform.python_version(), **installed_versions()},
         RecordedBundle(bundle.path.resolve().name, bundle.sha256),
         check_backend(backend),
+        threads or available_cores(),
         RecordedOptions.of(options),
         duplex,
         CAPTURE_RATE,

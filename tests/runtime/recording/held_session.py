@@ -60,7 +60,8 @@ def small_model(bundle: Path, not_addressed: str | None = None) -> Model:
 
 
 def about(conversation: Conversation, model: Model) -> RecordedSession:
-    return session_about(model.bundle, conversation.options, SETTINGS, model.manifest.speech.sample_rate)
+    rate = model.manifest.speech.sample_rate
+    return session_about(model.bundle, conversation.options, SETTINGS, rate, threads=1)
 
 
 class InterruptingSampler(Sampler):
