@@ -54,6 +54,6 @@ class Speaker:
                 self._output = self._open_output()
             spoken = self.spoken.begin(piece)
             for samples in self._output.say(piece.text, self._is_cancelled):
-                spoken.samples += len(samples)
+                spoken.append(samples)
                 yield samples
             spoken.complete = not self._is_cancelled()

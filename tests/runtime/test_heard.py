@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sottovoce.runtime.speech.heard import SpokenReply
@@ -27,12 +28,14 @@ def spoken(*samples: int, complete: bool = True) -> SpokenReply:
         (0, ""),
         (3, ""),
         (500, "Good"),
-        (999, "Good"),
+        (640, "Good"),
+        (720, "Good morning,"),
         (1000, "Good morning,"),
         (1100, "Good morning,"),
         (1700, "Good morning, dear"),
         (2000, "Good morning, dear friend."),
-        (2999, "Good morning, dear friend. It is"),
+        (2700, "Good morning, dear friend. It is"),
+        (2999, TEXT),
         (3000, TEXT),
         (9999, TEXT),
     ],
@@ -44,8 +47,22 @@ def test_whole_words_up_to_what_was_played(played, heard):
 def test_a_piece_in_the_making_is_taken_at_the_pace_of_those_before():
     """300 samples of the second piece are there, which at the first one's pace will have 1000."""
     reply = spoken(1000, 300, complete=False)
-    assert reply.heard(TEXT, 1300) == "Good morning,"
+    assert reply.heard(TEXT, 1150) == "Good morning,"
+    assert reply.heard(TEXT, 1250) == "Good morning, dear"
     assert reply.heard(TEXT, 1600) == "Good morning, dear"
+
+
+def test_silence_before_and_behind_a_piece_says_nothing():
+    reply = SpokenReply()
+    piece = reply.begin(SpeechPiece("good morning", 0, 13))
+    for part in (np.zeros(400), np.full(500, 0.1), np.full(500, -0.1), np.full(600, 1e-3)):
+        piece.append(part.astype(np.float32))
+    piece.complete = True
+    assert reply.samples == 2000
+    assert reply.heard(TEXT, 500) == ""  # a tenth of the sound, a quarter of the samples
+    assert reply.heard(TEXT, 700) == "Good"
+    assert reply.heard(TEXT, 1200) == "Good morning,"
+    assert reply.heard(TEXT, 1400) == "Good morning,"
 
 
 def test_text_that_was_not_spoken_was_not_heard():

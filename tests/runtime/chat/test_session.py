@@ -123,12 +123,12 @@ def test_a_line_typed_over_a_reply_stops_it(chatting):
     with chatting(LONG, SHORT) as chat:
         chat.microphone.say(spoken(QUESTION))
         chat.until(lambda: chat.state == "speaking")
-        chat.step(1.0)
+        chat.step(0.93)
         chat.session.tell(TypedLine(chat.session.now, "What is the time?"))
         chat.until(lambda: len(chat.shown.over) == 2 and chat.state == "idle")
         assert texts(chat)[2:] == ["What is the time?", SHORT]
         assert texts(chat)[1] == "One fine day,"
-        assert chat.shown.over[0].played_seconds == pytest.approx(1.0, abs=0.05)
+        assert chat.shown.over[0].played_seconds == pytest.approx(0.93, abs=0.05)
 
 
 def test_escape_ends_the_reply_and_nothing_else(chatting):
@@ -285,7 +285,7 @@ def test_quitting_in_a_reply_keeps_what_was_heard(chatting):
     with chatting(LONG) as chat:
         chat.microphone.say(spoken(QUESTION))
         chat.until(lambda: chat.state == "speaking")
-        chat.step(1.0)
+        chat.step(0.93)
         chat.session.tell(Quit(chat.session.now))
         chat.until(lambda: chat.session.closed, within=1.0)
         chat.session.end()
