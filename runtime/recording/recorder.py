@@ -43,7 +43,7 @@ from sottovoce.runtime.records import write_record
 from sottovoce.runtime.reply import AudioChunk, ReplyDone, ReplyEvent
 
 MAX_TOTAL_BYTES = 1 << 30
-"""Four hours and a quarter of a microphone that is never quiet, with what is said back."""
+"""A microphone alone fills it in four hours and a quarter; replies come on top, at their own rate."""
 MIN_TOTAL_BYTES = 64 << 10
 LAST_WORDS_BYTES = 4 << 10
 """Kept free for the note that says why recording stopped."""

@@ -24,6 +24,7 @@ from sottovoce.runtime.duplex.events import ReplyFinished, Tick, TypedLine
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.recording import recorder as recorder_module
+from sottovoce.runtime.recording.growing_files import LinesFile
 from sottovoce.runtime.recording.reading import Recording
 from sottovoce.runtime.recording.recorder import MIN_TOTAL_BYTES, Recorder
 from sottovoce.runtime.recording.session import RecordedSession
@@ -185,7 +186,16 @@ def test_a_full_disk_stops_the_recording_only(session, folder: Path, capsys):
     assert len(list(Recording.open(folder).steps())) == 0
 
 
-def test_several_threads_may_tell(session, folder: Path):
+def test_several_threads_may_tell(session, folder: Path, monkeypatch):
+    append = LinesFile.append
+
+    def slowly(file: LinesFile, line: bytes) -> None:
+        size = os.fstat(file._handle).st_size
+        time.sleep(1e-5)  # another thread's turn
+        assert os.fstat(file._handle).st_size == size
+        append(file, line)
+
+    monkeypatch.setattr(LinesFile, "append", slowly)
     with Recorder(folder, session) as recorder:
 
         def tell(epoch: int) -> None:
