@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,3 +114,57 @@ def wait_until(is_so: Callable[[], bool], seconds: float) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"it did not come to that within {seconds} s")
         time.sleep(0.02)
+
+
+@contextmanager
+def own_daemon(folder: Path) -> Iterator[PulseAudio]:
+    """A daemon with its files in `folder`, to which this process and its children talk; stopped whatever happens."""
+    ours = {
+        "XDG_RUNTIME_DIR": str(folder),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "PULSE_RUNTIME_PATH": str(folder / "pulse"),
+        "PULSE_STATE_PATH": str(folder / "state"),
+        "PULSE_SERVER": f"unix:{folder}/socket",
+        "PULSE_COOKIE": str(folder / "cookie"),
+    }
+    for part in ("config", "state"):
+        (folder / part).mkdir()
+    (folder / "pulse").mkdir(mode=0o700)
+    environment = {**os.environ, **ours}
+    log = (folder / "log").open("wb")
+    daemon = subprocess.Popen(
+        [
+            "pulseaudio",
+            "-n",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--disallow-exit=no",
+            "-L",
+            f"module-native-protocol-unix auth-anonymous=1 socket={folder}/socket",
+        ],
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+    server = PulseAudio(environment)
+    before = {name: os.environ.get(name) for name in ours}
+    try:
+        wait_until((folder / "socket").exists, 10)
+        server.add_all()
+        os.environ.update(ours)
+        yield server
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for name in list(server.hasteners):
+            server.end_hastener(name)
+        daemon.terminate()
+        try:
+            daemon.wait(5)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+        log.close()

@@ -12,30 +12,42 @@ keeps of the reply:
 - edits: words to change between what it wrote and the history, its own mistakes included.
 
 With `--devices N`, N more through PulseAudio, in real time: null sinks of a daemon of our own for room and loudspeaker,
-whose monitor is recorded by another program.
+whose monitor is recorded by another program. There the last sample counts as played when its block is handed over.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import Popen
 
 import numpy as np
+import soxr
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
 
-from spoken_chat import SpokenChat, sound_of, spoken_chat  # noqa: E402  # where tests keep it
+from pulse_audio import PulseAudio, own_daemon  # noqa: E402
+from spoken_chat import Shown, SpokenChat, sound_of, spoken_chat  # noqa: E402  # where tests keep it
 
 from sottovoce.calibration.edit_distance import edit_distance  # noqa: E402
 from sottovoce.demos.miniature.speech_out.listener import Listener, plain_words  # noqa: E402
 from sottovoce.runtime import Assistant, read_audio  # noqa: E402
+from sottovoce.runtime.chat.parts import Parts  # noqa: E402
+from sottovoce.runtime.chat.session import ChatSession  # noqa: E402
+from sottovoce.runtime.chat.worker import ConversationWorker  # noqa: E402
+from sottovoce.runtime.devices import DeviceSettings, open_microphone, open_speaker  # noqa: E402
+from sottovoce.runtime.duplex.events import InterruptKey  # noqa: E402
+from sottovoce.runtime.duplex.settings import DuplexSettings  # noqa: E402
 
 TURNS_A_CONVERSATION = 20
 SHORTEST_REPLY_S = 1.5
@@ -44,6 +56,8 @@ NEEDED_AFTER_S = 0.75
 BLOCK_S = 0.02
 BAR_WORDS = 0.95
 QUIET = 1e-5
+MAX_NEW_TOKENS = 60
+"""A small model that begins to repeat itself would never end."""
 
 
 @dataclass
@@ -91,7 +105,8 @@ def interruptions(
     """One conversation in which each question is spoken over the reply to the one before, with what was played."""
     folder.mkdir(parents=True, exist_ok=True)
     wav, found = folder / "played.wav", []
-    with spoken_chat(assistant.conversation(greedy=True), assistant.sample_rate, wav) as chat:
+    conversation = assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS)
+    with spoken_chat(conversation, assistant.sample_rate, wav) as chat:
         chat.microphone.say(questions[0])
         for question in questions[1:]:
             place = _interrupt(chat, question, random_s)
@@ -134,6 +149,94 @@ def _interrupt(chat: SpokenChat, question: np.ndarray, random_s: random.Random) 
 def _onset_s(question: np.ndarray) -> float:
     """Where in a recording the speech begins."""
     return float(np.flatnonzero(np.abs(question) > 0.05 * np.abs(question).max())[0]) / 16_000
+
+
+class OnDevices:
+    """A session on a microphone and a loudspeaker of PulseAudio."""
+
+    def __init__(self, assistant: Assistant, worker: ConversationWorker, pulse: PulseAudio) -> None:
+        self.pulse, self.shown = pulse, Shown()
+        settings = DeviceSettings(microphone="pulse", speaker="pulse")
+        self.microphone = open_microphone(settings)
+        self.speaker = open_speaker(settings, assistant.sample_rate)
+        rate = assistant.sample_rate
+        parts = Parts(worker, self.microphone, self.speaker, self.shown, time.monotonic, rate, DuplexSettings())
+        self.session = ChatSession(parts)
+
+    def close(self) -> None:
+        self.microphone.close()
+        self.speaker.close()
+
+    def until(self, is_so: Callable[[], bool], within_s: float = 30.0) -> float:
+        """Go on until something is so; returns when it was."""
+        deadline = time.monotonic() + within_s
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"it did not come to that: {self.session.duplex.view}")
+            self.session.step()
+            time.sleep(0.005)
+        return time.monotonic()
+
+    def say(self, question: np.ndarray) -> Popen[bytes]:
+        return self.pulse.play("room", soxr.resample(question, 16_000, 48_000), 48_000)
+
+    def interrupt(self, questions: Sequence[np.ndarray], chance: random.Random, wav: Path) -> _Heard | None:
+        """Ask, speak over the reply, and what was recorded of it; None if the reply is too short for that."""
+        session, over = self.session, len(self.shown.over)
+        with self.pulse.record("speaker", wav, self.speaker.sample_rate) as recorder:
+            players = [self.say(questions[0])]
+            self.until(lambda: session.duplex.state == "speaking" or len(self.shown.over) > over)
+            epoch = session.duplex.view.epoch
+            self.until(lambda: epoch is None or bool(session.turns[epoch].timings))
+            length = session.turns[epoch].made_seconds if epoch is not None else 0.0
+            if length >= SHORTEST_REPLY_S:
+                waits = chance.uniform(0.05, length - NEEDED_AFTER_S)
+                self.until(lambda: session.turns[epoch].played_seconds > waits)
+                spoke_at = time.monotonic() + _onset_s(questions[1])
+                players.append(self.say(questions[1]))
+                self.until(lambda: session.duplex.state in ("stopping", "listening") or session.turns[epoch].is_over)
+                stopped = time.monotonic()
+                self.until(lambda: session.turns[epoch].is_over)
+        session.tell(InterruptKey(session.now))
+        for player in players:
+            player.wait(20)
+        self.until(lambda: session.duplex.state == "idle")
+        turn = session.turns.get(epoch) if epoch is not None else None
+        if turn is None or len(players) < 2 or turn.reason != "cancelled":
+            return None
+        last = self.speaker.handed_over(epoch)[-1]
+        sound = recorder.samples
+        loud = np.flatnonzero(np.abs(sound) > 1e-3)
+        after_stop = max(0.0, last.moment - stopped)
+        one = Interruption(
+            self.shown.texts[epoch].strip(), turn.text, turn.played_seconds, after_stop, stopped - spoke_at
+        )
+        return one, sound[loud[0] : loud[-1] + 1]
+
+
+_Heard = tuple[Interruption, np.ndarray]
+
+
+def measure_devices(
+    assistant: Assistant, options: argparse.Namespace, folder: Path, listener: Listener
+) -> list[Interruption]:
+    """As many as were asked for, one after another in one conversation."""
+    chance, questions, found = random.Random(options.seed), spoken_questions(options.set), []
+    folder.mkdir(parents=True, exist_ok=True)
+    worker = ConversationWorker(assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS))
+    try:
+        with own_daemon(folder) as pulse:
+            os.environ.update(PULSE_SINK="speaker", PULSE_SOURCE="room.monitor")
+            with closing(OnDevices(assistant, worker, pulse)) as devices:
+                while len(found) < options.devices:
+                    heard = devices.interrupt(chance.sample(questions, 2), chance, folder / "reply.f32")
+                    if heard is not None:
+                        judge(*heard, assistant.sample_rate, listener)
+                        found.append(heard[0])
+                        print(f"\r{len(found)}", end="", file=sys.stderr)
+    finally:
+        worker.close()
+    return found
 
 
 def summary(found: Sequence[Interruption]) -> dict[str, object]:
@@ -192,16 +295,21 @@ def main() -> None:
     arguments.add_argument("bundle", type=Path)
     arguments.add_argument("--set", type=Path, required=True, help="recorded questions, as `evaluate` takes them")
     arguments.add_argument("--interruptions", type=int, default=200)
+    arguments.add_argument("--devices", type=int, default=0, help="as many more through PulseAudio")
     arguments.add_argument("--seed", type=int, default=7)
     arguments.add_argument("--played", type=Path, help="keep what was played in this folder")
     arguments.add_argument("--details", type=Path, help="write every interruption into this file, one JSON a line")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary, Assistant.open(options.bundle, threads=1) as assistant:
-        found = measure(assistant, options, options.played or Path(temporary), Listener())
+        folder, listener = options.played or Path(temporary), Listener()
+        found = measure(assistant, options, folder, listener) if options.interruptions else []
+        devices = measure_devices(assistant, options, folder / "devices", listener) if options.devices else []
     if options.details:
-        options.details.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found))
-    result = summary(found)
+        options.details.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found + devices))
+    result = summary(found) if found else {}
+    if devices:
+        result["devices"] = summary(devices)
     if options.json:
         json.dump(result, sys.stdout)
         return
