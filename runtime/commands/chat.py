@@ -180,8 +180,9 @@ class _Chat:
             from sottovoce.runtime.recording.session import session_about
 
             about = session_about(
-                assistant.bundle, conversation.options, settings, assistant.sample_rate, options.backend
-            )
+                assistant.bundle, conversation.options, settings, assistant.sample_rate, options.backend,
+                options.threads,
+            )  # fmt: skip
             witness = stack.enter_context(Recorder(options.record, about, on_stop=screen.notice))
             screen.notice(f"recording: what is said and shown is kept in {options.record}")
         parts = Parts(worker, microphone, speaker, screen, clock, assistant.sample_rate, settings, witness)

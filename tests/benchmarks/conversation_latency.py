@@ -94,7 +94,9 @@ def ours(conversation, waveform: Waveform, prepare_at_pause: bool) -> tuple[floa
             first = time.perf_counter() - started
         if isinstance(event, ReplyDone):
             done = event
-    return (time.perf_counter() - started if first is None else first), done.text
+    waited = time.perf_counter() - started if first is None else first
+    conversation.make_room()  # as `chat` does while the reply is played
+    return waited, done.text
 
 
 def measure(assistant: Assistant, waveforms: Sequence[Waveform]) -> dict[str, list[tuple[float, str]]]:

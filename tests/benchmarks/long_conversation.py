@@ -161,7 +161,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Assistant.open(options.bundle, threads=options.threads) as assistant:
         assistant.load()
         played, rate = Path(folder) / "played.wav", assistant.sample_rate
-        with spoken_chat(assistant.conversation(greedy=True, max_new_tokens=60), rate, played, make_worker=NotingWorker) as chat:
+        conversation = assistant.conversation(greedy=True, max_new_tokens=60)
+        with spoken_chat(conversation, rate, played, make_worker=NotingWorker) as chat:
             assert isinstance(chat.worker, NotingWorker)
             found = converse(chat, questions, chat.worker, rate, options.minutes)
     if options.json:
