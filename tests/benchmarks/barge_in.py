@@ -185,8 +185,15 @@ class OnDevices:
         session, over = self.session, len(self.shown.over)
         with self.pulse.record("speaker", wav, self.speaker.sample_rate) as recorder:
             players = [self.say(questions[0])]
-            self.until(lambda: session.duplex.state == "speaking" or len(self.shown.over) > over)
-            epoch = session.duplex.view.epoch
+            quiet_from = time.monotonic() + len(questions[0]) / 16_000 + 3
+            self.until(
+                lambda: (
+                    session.duplex.state == "speaking"
+                    or len(self.shown.over) > over
+                    or (session.duplex.state == "idle" and time.monotonic() > quiet_from)
+                )  # it was not heard as speech
+            )
+            epoch = session.duplex.view.epoch if session.duplex.state == "speaking" else None
             self.until(lambda: epoch is None or bool(session.turns[epoch].timings))
             length = session.turns[epoch].made_seconds if epoch is not None else 0.0
             if length >= SHORTEST_REPLY_S:

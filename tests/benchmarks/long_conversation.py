@@ -1,13 +1,14 @@
 """Half an hour of conversation: whether sound is always there in time, memory stays flat, and turns stay quick.
 
-    python tests/benchmarks/long_conversation.py BUNDLE --set DIR [--minutes 30] [--json]
+    python tests/benchmarks/long_conversation.py BUNDLE --set DIR [--minutes 30] [--devices] [--json]
 
 Recorded questions of the set, one after another, are heard as `chat` hears them, over a clock that goes only while
 nothing is computed. What computing took is on the machine's own clock, so the playing of each reply is computed: its
 first sample is heard when it was made, and each later chunk must have been made before those before it are through;
 `late_ms` is by how much the latest one missed that, `ahead_ms` how much was left at the tightest. Memory is what the
 process holds after a collection; it counts as flat from the tenth turn on. Lists that grow are looked for in the
-session, the worker, the speaker and the microphone, by their length.
+session, the worker, the speaker and the microphone, by their length. With `--devices` the same in real time through a
+PulseAudio of our own, where the loudspeaker counts its underruns.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS / "runtime" / "chat"))
+sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
 
 import numpy as np  # noqa: E402
+from barge_in import MAX_NEW_TOKENS, OnDevices  # noqa: E402  # beside this
+from pulse_audio import own_daemon  # noqa: E402
 from spoken_chat import SpokenChat, spoken_chat  # noqa: E402  # where tests keep it
 
 from sottovoce.runtime import Assistant, AudioChunk, read_audio  # noqa: E402
@@ -140,6 +146,50 @@ def _summary(chat: SpokenChat, rows: list[tuple]) -> dict[str, object]:  # type:
     }  # fmt: skip
 
 
+def converse_on_files(
+    assistant: Assistant, questions: Sequence[np.ndarray], minutes: float, played: Path
+) -> dict[str, object]:
+    """As fast as it can be computed."""
+    conversation, rate = assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS), assistant.sample_rate
+    with spoken_chat(conversation, rate, played, make_worker=NotingWorker) as chat:
+        assert isinstance(chat.worker, NotingWorker)
+        return converse(chat, questions, chat.worker, rate, minutes)
+
+
+def converse_on_devices(
+    assistant: Assistant, questions: Sequence[np.ndarray], minutes: float, folder: Path
+) -> dict[str, object]:
+    """In real time: what the loudspeaker counted, and how long was waited for its first samples."""
+    chance, waits, until = np.random.default_rng(3), [], time.monotonic() + 60 * minutes
+    worker = ConversationWorker(assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS))
+    try:
+        with own_daemon(folder) as pulse:
+            os.environ.update(PULSE_SINK="speaker", PULSE_SOURCE="room.monitor")
+            with closing(OnDevices(assistant, worker, pulse)) as devices:
+                while time.monotonic() < until:
+                    said = questions[int(chance.integers(len(questions)))]
+                    before, over = time.monotonic(), len(devices.shown.over)
+                    devices.say(said).wait(30)
+                    heard = before + len(said) / 16_000 + 1.5
+                    devices.until(lambda: time.monotonic() > heard and devices.session.duplex.state == "idle", 60)  # noqa: B023
+                    waits += [turn.latency_ms for turn in devices.shown.over[over:] if turn.latency_ms is not None]
+                counts, rss = devices.speaker.counts, rss_mb()
+                captured = devices.microphone.counts
+    finally:
+        worker.close()
+    p50, p99 = np.percentile(waits, [50, 99])
+    return {
+        "minutes": minutes,
+        "spoken_replies": len(waits),
+        "latency_ms": {"p50": round(float(p50), 1), "p99": round(float(p99), 1)},
+        "own_underruns": counts.own_underruns,
+        "own_silence_samples": counts.own_silence,
+        "device_underruns": counts.device_underruns,
+        "lost_captured_samples": captured.lost_samples,
+        "rss_mb": round(rss, 1),
+    }
+
+
 def spoken_questions(folder: Path) -> list[np.ndarray]:
     """The set's recorded questions (n,) at 16 kHz, and some speech that is not meant for the model."""
     items = [json.loads(line) for line in (folder / "set.jsonl").read_text().splitlines()]
@@ -155,16 +205,16 @@ def main() -> None:
     arguments.add_argument("--set", type=Path, required=True, help="recorded questions, as `evaluate` takes them")
     arguments.add_argument("--minutes", type=float, default=30)
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--devices", action="store_true", help="through PulseAudio, in real time")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     questions = spoken_questions(options.set)
     with tempfile.TemporaryDirectory() as folder, Assistant.open(options.bundle, threads=options.threads) as assistant:
         assistant.load()
-        played, rate = Path(folder) / "played.wav", assistant.sample_rate
-        conversation = assistant.conversation(greedy=True, max_new_tokens=60)
-        with spoken_chat(conversation, rate, played, make_worker=NotingWorker) as chat:
-            assert isinstance(chat.worker, NotingWorker)
-            found = converse(chat, questions, chat.worker, rate, options.minutes)
+        if options.devices:
+            found = converse_on_devices(assistant, questions, options.minutes, Path(folder))
+        else:
+            found = converse_on_files(assistant, questions, options.minutes, Path(folder) / "played.wav")
     if options.json:
         json.dump(found, sys.stdout)
         return
