@@ -12,8 +12,10 @@ import numpy.typing as npt
 from sottovoce.runtime.devices.interface import PlaybackDevice
 
 Samples = npt.NDArray[np.float32]
-AHEAD_SECONDS = 20.0
+AHEAD_SECONDS = 10.0
 """So much may wait in the speaker; the rest waits here, since a full speaker makes whoever writes to it wait."""
+SPEAKER_SECONDS = 15.0
+"""Room to give the speaker: more would only be memory that fills up as the conversation goes on."""
 STOP_SETTLES_SECONDS = 0.04
 """Two output buffers: how much was played of a stopped reply is known then."""
 
@@ -93,11 +95,11 @@ class ReplySound:
     def feed(self) -> None:
         """Write as much as the speaker should hold."""
         for epoch, reply in self._replies.items():
-            while reply.waiting and self._speaker.ahead < self._ahead:
+            while reply.waiting and (room := self._ahead - self._speaker.ahead) > 0:
                 piece = reply.waiting.popleft()
-                self._speaker.write(epoch, piece[: self._ahead])
-                if len(piece) > self._ahead:
-                    reply.waiting.appendleft(piece[self._ahead :])
+                self._speaker.write(epoch, piece[:room])
+                if len(piece) > room:
+                    reply.waiting.appendleft(piece[room:])
             if reply.has_ended and not reply.is_finished and not reply.waiting and reply.asked == reply.total:
                 reply.is_finished = True
                 self._speaker.finish(epoch)

@@ -17,6 +17,7 @@ from sottovoce.runtime.chat.camera import Camera
 from sottovoce.runtime.chat.keyboard import Keyboard
 from sottovoce.runtime.chat.loop import ChatLoop, People
 from sottovoce.runtime.chat.parts import Parts
+from sottovoce.runtime.chat.reply_sound import SPEAKER_SECONDS
 from sottovoce.runtime.chat.screen import Screen
 from sottovoce.runtime.chat.session import ChatSession
 from sottovoce.runtime.chat.stopping import StopWish
@@ -201,7 +202,7 @@ class _Chat:
         if options.silent:
             return None
         if options.audio_out is not None:
-            return stack.enter_context(WavSpeaker(options.audio_out, sample_rate, clock))
+            return stack.enter_context(WavSpeaker(options.audio_out, sample_rate, clock, self._device_settings))
         return stack.enter_context(open_speaker(self._device_settings, sample_rate))
 
     def _microphone(
@@ -226,7 +227,12 @@ class _Chat:
     @property
     def _device_settings(self) -> DeviceSettings:
         options = self._options
-        return DeviceSettings(_named(options.microphone), _named(options.speaker), debug=self._debug)
+        return DeviceSettings(
+            _named(options.microphone),
+            _named(options.speaker),
+            playback_seconds=SPEAKER_SECONDS,
+            debug=self._debug,
+        )
 
     def _camera(self, stack: ExitStack) -> tuple[Camera | None, Path | None]:
         if self._options.camera is None:

@@ -43,6 +43,7 @@ from sottovoce.calibration.edit_distance import edit_distance  # noqa: E402
 from sottovoce.demos.miniature.speech_out.listener import Listener, plain_words  # noqa: E402
 from sottovoce.runtime import Assistant, read_audio  # noqa: E402
 from sottovoce.runtime.chat.parts import Parts  # noqa: E402
+from sottovoce.runtime.chat.reply_sound import SPEAKER_SECONDS  # noqa: E402
 from sottovoce.runtime.chat.session import ChatSession  # noqa: E402
 from sottovoce.runtime.chat.worker import ConversationWorker  # noqa: E402
 from sottovoce.runtime.devices import DeviceSettings, open_microphone, open_speaker  # noqa: E402
@@ -156,7 +157,7 @@ class OnDevices:
 
     def __init__(self, assistant: Assistant, worker: ConversationWorker, pulse: PulseAudio) -> None:
         self.pulse, self.shown = pulse, Shown()
-        settings = DeviceSettings(microphone="pulse", speaker="pulse")
+        settings = DeviceSettings("pulse", "pulse", playback_seconds=SPEAKER_SECONDS)
         self.microphone = open_microphone(settings)
         self.speaker = open_speaker(settings, assistant.sample_rate)
         rate = assistant.sample_rate
@@ -198,7 +199,9 @@ class OnDevices:
             length = session.turns[epoch].made_seconds if epoch is not None else 0.0
             if length >= SHORTEST_REPLY_S:
                 waits = chance.uniform(0.05, length - NEEDED_AFTER_S)
-                self.until(lambda: session.turns[epoch].played_seconds > waits)
+                turn = session.turns[epoch]
+                # A question with a pause in it may speak over its own answer.
+                self.until(lambda: turn.played_seconds > waits or turn.is_over)
                 spoke_at = time.monotonic() + _onset_s(questions[1])
                 players.append(self.say(questions[1]))
                 self.until(lambda: session.duplex.state in ("stopping", "listening") or session.turns[epoch].is_over)
@@ -216,7 +219,7 @@ class OnDevices:
         loud = np.flatnonzero(np.abs(sound) > 1e-3)
         after_stop = max(0.0, last.moment - stopped)
         one = Interruption(
-            self.shown.texts[epoch].strip(), turn.text, turn.played_seconds, after_stop, stopped - spoke_at
+            self.shown.texts[epoch].strip(), turn.text, turn.played_seconds, after_stop, stopped + after_stop - spoke_at
         )
         return one, sound[loud[0] : loud[-1] + 1]
 

@@ -11,11 +11,20 @@ import numpy as np
 import soundfile
 
 from sottovoce.runtime.chat.parts import Parts
+from sottovoce.runtime.chat.reply_sound import SPEAKER_SECONDS
 from sottovoce.runtime.chat.session import ChatSession
 from sottovoce.runtime.chat.transcript import TurnRecord
 from sottovoce.runtime.chat.worker import ConversationWorker
 from sottovoce.runtime.conversation import Conversation
-from sottovoce.runtime.devices import CAPTURE_RATE, Captured, DeviceEvent, Levels, SteppedClock, WavSpeaker
+from sottovoce.runtime.devices import (
+    CAPTURE_RATE,
+    Captured,
+    DeviceEvent,
+    DeviceSettings,
+    Levels,
+    SteppedClock,
+    WavSpeaker,
+)
 from sottovoce.runtime.duplex.settings import DuplexSettings
 
 STEP_S = 0.01
@@ -93,7 +102,7 @@ class NotingSpeaker(WavSpeaker):
     """A WAV file that also knows when each reply was first written and stopped, on its clock."""
 
     def __init__(self, path: Path, sample_rate: int, clock: Callable[[], float]) -> None:
-        super().__init__(path, sample_rate, clock)
+        super().__init__(path, sample_rate, clock, DeviceSettings(playback_seconds=SPEAKER_SECONDS))
         self.clock, self.path = clock, path
         self.written: dict[int, float] = {}
         self.stops: dict[int, float] = {}
