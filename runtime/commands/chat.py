@@ -39,6 +39,7 @@ from sottovoce.runtime.devices import (
 )
 from sottovoce.runtime.duplex.settings import DuplexSettings
 from sottovoce.runtime.profile import peak_memory_mb
+from sottovoce.runtime.steady_memory import give_back_freed_memory
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class _Chat:
 
     def go(self) -> None:
         options = self._options
+        give_back_freed_memory()
         with ExitStack() as stack:
             with self._console.progress() as progress:
                 assistant = stack.enter_context(

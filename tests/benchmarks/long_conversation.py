@@ -6,9 +6,10 @@ Recorded questions of the set, one after another, are heard as `chat` hears them
 nothing is computed. What computing took is on the machine's own clock, so the playing of each reply is computed: its
 first sample is heard when it was made, and each later chunk must have been made before those before it are through;
 `late_ms` is by how much the latest one missed that, `ahead_ms` how much was left at the tightest. Memory is what the
-process holds after a collection; it counts as flat from the tenth turn on. Lists that grow are looked for in the
-session, the worker, the speaker and the microphone, by their length. With `--devices` the same in real time through a
-PulseAudio of our own, where the loudspeaker counts its underruns.
+process holds after a collection; how much
+of it comes and goes is counted from the tenth turn on, and from the twentieth, when the context was full once. Lists
+that grow are looked for in the session, the worker, the speaker and the conversation, by their length. With
+`--devices` the same in real time through a PulseAudio of our own, where the loudspeaker counts its underruns.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ from spoken_chat import SpokenChat, spoken_chat  # noqa: E402  # where tests kee
 from sottovoce.runtime import Assistant, AudioChunk, read_audio  # noqa: E402
 from sottovoce.runtime.chat.worker import ConversationWorker, Made, Message  # noqa: E402
 from sottovoce.runtime.conversation import Conversation  # noqa: E402
+from sottovoce.runtime.steady_memory import give_back_freed_memory  # noqa: E402
 
-FIRST_FLAT_TURN = 10
+FIRST_FLAT_TURN = 20
+"""By then the context was full for the first time, and was filled again with what is remembered."""
 PAUSES_S = (0.2, 1.5)
 """How long a person waits before the next question; some come while the speaker's last block is played."""
 ASKED_KINDS = ("spoken_question", "say_after_me", "not_addressed")
@@ -108,15 +111,17 @@ def converse(
             continue
         turn = chat.shown.over.pop()
         margins = worker.margins_s(turn.epoch, rate)
-        rows.append((turn, min(margins, default=None), rss_mb(), sizes(chat)))
+        rows.append((turn, min(margins, default=None), rss_mb()))
+        if len(rows) in (1, FIRST_FLAT_TURN):
+            before = sizes(chat)
         chat.shown.lines.clear()
         chat.shown.texts.clear()
         if len(rows) % 20 == 0:
             print(f"\r{chat.clock() / 60:.1f} min", end="", file=sys.stderr)
-    return {**_summary(chat, rows), "not_heard_as_speech": unheard}
+    return {**_summary(chat, rows, before), "not_heard_as_speech": unheard}
 
 
-def _summary(chat: SpokenChat, rows: list[tuple]) -> dict[str, object]:  # type: ignore[type-arg]
+def _summary(chat: SpokenChat, rows: list[tuple], before: dict[str, int]) -> dict[str, object]:  # type: ignore[type-arg]
     spoken = [row for row in rows if row[0].first_computed_at is not None]
     memory = [row[2] for row in rows]
     flat = memory[FIRST_FLAT_TURN:] or memory
@@ -126,7 +131,7 @@ def _summary(chat: SpokenChat, rows: list[tuple]) -> dict[str, object]:  # type:
         waits = [1000 * (turn.first_computed_at - turn.computing_since) for turn, *_ in part]
         return round(statistics.median(waits), 2)
 
-    before, after = rows[min(FIRST_FLAT_TURN, len(rows) - 1)][3], rows[-1][3]
+    after = sizes(chat)
     grown = {name: (size, after[name]) for name, size in before.items() if after.get(name, 0) > 2 * size + 50}
     return {
         "minutes": round(chat.clock() / 60, 1),
@@ -137,7 +142,8 @@ def _summary(chat: SpokenChat, rows: list[tuple]) -> dict[str, object]:  # type:
         "late_ms": round(1000 * max(0.0, -min(margins)), 1),
         "ahead_ms": {"min": round(1000 * min(margins)), "median": round(1000 * statistics.median(margins))},
         "own_underruns": chat.speaker.counts.own_underruns,
-        "rss_mb": {"turn_10": round(flat[0], 1), "min": round(min(flat), 1), "max": round(max(flat), 1),
+        "rss_mb": {"turn_10": round(memory[min(10, len(memory)) - 1], 1), "turn_20": round(flat[0], 1),
+                   "min": round(min(flat), 1), "max": round(max(flat), 1),
                    "last": round(flat[-1], 1), "every_20_turns": [round(one, 1) for one in memory[::20]]},
         "latency_ms": {"turns_1_to_5": latency(spoken[:5]), "turns_18_to_22": latency(spoken[17:22] or spoken[-5:]),
                        "last_5": latency(spoken[-5:])},
@@ -208,6 +214,7 @@ def main() -> None:
     arguments.add_argument("--devices", action="store_true", help="through PulseAudio, in real time")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
+    give_back_freed_memory()  # as `chat` does
     questions = spoken_questions(options.set)
     with tempfile.TemporaryDirectory() as folder, Assistant.open(options.bundle, threads=options.threads) as assistant:
         assistant.load()
