@@ -6,10 +6,10 @@ Recorded questions of the set, one after another, are heard as `chat` hears them
 nothing is computed. What computing took is on the machine's own clock, so the playing of each reply is computed: its
 first sample is heard when it was made, and each later chunk must have been made before those before it are through;
 `late_ms` is by how much the latest one missed that, `ahead_ms` how much was left at the tightest. Memory is what the
-process holds after a collection; how much
-of it comes and goes is counted from the tenth turn on, and from the twentieth, when the context was full once. Lists
-that grow are looked for in the session, the worker, the speaker and the conversation, by their length. With
-`--devices` the same in real time through a PulseAudio of our own, where the loudspeaker counts its underruns.
+process holds after a collection, with freed memory given back as `chat` does; how much of it comes and goes is counted
+from the tenth turn on, and from the twentieth, when the context was full once. Lists that grow are looked for in the
+session, the worker, the speaker and the conversation, by their length. With `--devices` the same in real time through
+a PulseAudio of our own, where the loudspeaker counts its underruns.
 """
 
 from __future__ import annotations
