@@ -23,6 +23,7 @@ from onnx import numpy_helper
 
 Feeds = list[dict[str, Any]]
 SEQUENCE = 64
+AWQ_POSITIONS = 24
 
 
 class Reader:
@@ -34,6 +35,12 @@ class Reader:
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._left, None)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._fed)
+
+    def __len__(self) -> int:
+        return len(self._fed)
 
     def get_first(self) -> dict[str, Any]:
         return self._fed[0]
@@ -71,12 +78,20 @@ def modelopt(mode: str, method: str) -> Callable[[Path, Feeds, Path], None]:
     def quantize(graph: Path, fed: Feeds, output: Path) -> None:
         from modelopt.onnx.quantization import quantize as modelopt_quantize
 
+        if method == "awq_lite":
+            fed = _of_one_length(fed)
         modelopt_quantize(
             str(graph), quantize_mode=mode, calibration_method=method, calibration_data_reader=Reader(fed),
             calibration_eps=["cpu"], high_precision_dtype="fp32", output_path=str(output),
         )  # fmt: skip
 
     return quantize
+
+
+def _of_one_length(fed: Feeds) -> Feeds:
+    """A decoder's calls cut to as many positions: AWQ lays activations of all calls on one another."""
+    long = [feeds for feeds in fed if feeds["embeddings"].shape[1] >= AWQ_POSITIONS]
+    return [{**feeds, "embeddings": feeds["embeddings"][:, :AWQ_POSITIONS]} for feeds in long]
 
 
 def auto_round_int4(graph: Path, fed: Feeds, output: Path) -> None:
@@ -94,8 +109,8 @@ def auto_round_int4(graph: Path, fed: Feeds, output: Path) -> None:
     rows = rows[: len(rows) // SEQUENCE * SEQUENCE].reshape(-1, SEQUENCE)
     batches = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in rows]
     rounding = AutoRound(
-        language_model, None, bits=4, group_size=32, sym=True, dataset=batches, seqlen=SEQUENCE, nsamples=len(batches),
-        batch_size=8, device_map="cpu", amp=False,
+        language_model, _unused_tokenizer(), bits=4, group_size=32, sym=True, dataset=batches, seqlen=SEQUENCE,
+        nsamples=len(batches), batch_size=8, device_map="cpu", amp=False,
     )  # fmt: skip
     rounded, _ = rounding.quantize()
     named = dict(rounded.named_modules())
@@ -109,6 +124,15 @@ def auto_round_int4(graph: Path, fed: Feeds, output: Path) -> None:
     if not changed:
         raise SystemExit("AutoRound changed no weight")
     onnx.save(model, str(output))
+
+
+def _unused_tokenizer() -> Any:
+    """AutoRound asks for one, and has no use for it where it is fed ids."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"0": 0})))
 
 
 def _as_qwen2(weights: dict[str, np.ndarray], embeddings: np.ndarray) -> Any:
