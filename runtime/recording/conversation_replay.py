@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.runtime.chat.pictures import current
 from sottovoce.runtime.conversation import Conversation
 from sottovoce.runtime.conversation_options import ConversationOptions
 from sottovoce.runtime.duplex.actions import (
@@ -160,7 +161,7 @@ class ConversationReplay:
                 seconds = (end - start) / self._recording.session.capture_rate
                 yield from self._end_of_speech(epoch, f"spoken {seconds:.1f} s", self._new(pictures))
             case Ask(epoch, text, pictures):
-                files = [self._recording.picture(name, self._events) for name in pictures]
+                files = [self._recording.picture(name, self._events) for name in current(pictures)]
                 self._conversation.begin_count()
                 yield from self._give(epoch, "typed", lambda: self._conversation.ask(text, images=files))
             case CancelReply(epoch, played):
@@ -252,7 +253,7 @@ class ConversationReplay:
     def _new(self, pictures: Sequence[str]) -> list[Path]:
         """Files of the pictures that were not shown in this turn yet; the same may be shown twice."""
         known, new = list(self._shown), []
-        for name in pictures:
+        for name in current(pictures):
             if name in known:
                 known.remove(name)
             else:
