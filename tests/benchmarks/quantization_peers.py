@@ -6,8 +6,8 @@
 All calibrate on the same set and are judged by the same answers; only the named stage is quantized. Each library is
 asked for what it recommends for such weights. ONNX Runtime runs here; Optimum, NVIDIA ModelOpt and AutoRound by
 --peer-python, a Python with what `quantizers/peer_tools.py` says. A library that fails on a graph is a row that says
-how. Exit code 1 when ours is worse than one of them: it loses more points, and fewer of its replies are the source's
-own (points alone are won and lost by chance where a handful of replies differ).
+how. Exit code 1 when ours loses more points than one of them; the replies that stay the same are shown beside it, since
+points are won and lost by chance where a handful of replies differ.
 """
 
 from __future__ import annotations
@@ -191,11 +191,6 @@ class Row:
         return [*name, before, after, f"{self.cost.points_lost:+.2f}", same, ""]
 
 
-def is_better(theirs: QualityCost, ours: QualityCost) -> bool:
-    """Whether they lose fewer points and change fewer replies."""
-    return theirs.points_lost < ours.points_lost and theirs.same_replies > ours.same_replies
-
-
 def hold(contest: Contest, peers: Peers, job: QuantizeJob, progress: Progress) -> list[Row]:
     """Ours, then all others; what fails says how."""
     ours = quantize(job, BundleWriter(peers.work / "ours.bundle", force=True), progress).cost
@@ -238,7 +233,9 @@ def main() -> int:
     columns = ["stage", "precision", "by", "exact before", "after", "points lost", "same replies", ""]
     console.table("", columns, [row.cells() for row in rows], [3, 4, 5, 6])
     ours = {row.contest: row.cost for row in rows if row.by == "sottovoce" and row.cost is not None}
-    worse = [row for row in rows if row.cost is not None and is_better(row.cost, ours[row.contest])]
+    worse = [
+        row for row in rows if row.cost is not None and row.cost.points_lost < ours[row.contest].points_lost - 1e-9
+    ]
     for row in worse:
         console.say(f"worse than {row.by}: {row.contest.stage} {row.contest.precision}")
     console.result(
