@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,7 @@ def parts_of(
     """
     heard = None if prepared.features is None else _hear(prepared.features, model, stopwatch)
     seen = None if prepared.pixels is None else _see(prepared.pixels, model, stopwatch)
-    parts = _spliced(ids, heard, seen)
+    parts = spliced(ids, heard, seen)
     if dump is not None:
         named = {"audio.fbank": prepared.features, "audio.embeddings": heard}
         named |= {"image.pixels": prepared.pixels, "image.embeddings": seen}
@@ -141,7 +141,7 @@ def _see(pixels: Floats, model: Model, stopwatch: Stopwatch) -> Floats:
         return encoder(pixels)
 
 
-def _spliced(ids: Sequence[int], heard: Floats | None, seen: Floats | None) -> list[Part]:
+def spliced(ids: Sequence[int], heard: Floats | None, seen: Iterable[Floats] | None) -> list[Part]:
     """Ids, and the encoders' embeddings in place of the markers, in order."""
     parts: list[Part] = []
     tiles = iter([] if seen is None else seen)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
+
+Picture = TypeVar("Picture", str, Path)
+"""By its name, or by its file."""
 
 CAMERA = "camera-"
 """How the names of a camera's pictures begin; whoever shows a file names it otherwise."""
@@ -25,6 +29,17 @@ class ShownPictures:
     def files(self, names: Sequence[str]) -> list[Path]:
         """The files to show."""
         return [self._files[name] for name in current(names)]
+
+
+def unseen(shown: Sequence[Picture], known: Sequence[Picture]) -> list[Picture]:
+    """Those of `shown` that are not among the `known` of a turn yet; the same picture may be shown twice."""
+    left, new = list(known), []
+    for picture in shown:
+        if picture in left:
+            left.remove(picture)
+        else:
+            new.append(picture)
+    return new
 
 
 def current(names: Sequence[str]) -> list[str]:

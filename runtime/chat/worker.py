@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.runtime.chat.pictures import unseen
 from sottovoce.runtime.conversation import Conversation
 from sottovoce.runtime.duplex.events import CAPTURE_RATE
 from sottovoce.runtime.errors import BackendError, SottovoceError
@@ -251,13 +252,8 @@ class ConversationWorker:
         self._messages.put(Ended(epoch, reason, error))
 
     def _show(self, pictures: Sequence[Path]) -> None:
-        """Those that are new in this turn; the same file may be shown twice."""
-        known, new = list(self._shown), []
-        for picture in pictures:
-            if picture in known:
-                known.remove(picture)
-            else:
-                new.append(picture)
+        """Those that are new in this turn."""
+        new = unseen(pictures, self._shown)
         if new:
             self._shown += new
             self._conversation.show(new)

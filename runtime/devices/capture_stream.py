@@ -11,9 +11,9 @@ import numpy as np
 
 from sottovoce.runtime.devices.interface import Captured, Levels, Samples
 from sottovoce.runtime.devices.level_meter import LevelMeter
-from sottovoce.runtime.devices.resampling import StreamResampler
 from sottovoce.runtime.devices.ring_buffer import RingBuffer
 from sottovoce.runtime.devices.settings import CAPTURE_RATE
+from sottovoce.runtime.features.resampling import StreamingResampler
 
 SMOOTHING = 1 / 64
 """How much one block moves the estimate of when the stream began: callbacks come some milliseconds early or late."""
@@ -71,7 +71,7 @@ class CaptureStream:
         self._ring_overruns = 0
         self._began: float | None = None
         # The program's side.
-        self._resampler = StreamResampler(device_rate, CAPTURE_RATE)
+        self._resampler = StreamingResampler(device_rate, CAPTURE_RATE)
         self._next_frame = 0
         self._position = 0
         self._reported = 0
@@ -117,7 +117,7 @@ class CaptureStream:
                 return captured
             frames = self._ring.available
         self._next_frame += frames
-        return self._captured(self._resampler.process(self._ring.read(frames)))
+        return self._captured(self._resampler.append(self._ring.read(frames)))
 
     @property
     def counts(self) -> CaptureCounts:
@@ -139,7 +139,8 @@ class CaptureStream:
         """The rest of the stretch before the first gap; the stream goes on after it."""
         gap = self._gaps.popleft()
         frames = gap.at - self._ring.read_to
-        stretch = np.concatenate([self._resampler.process(self._ring.read(frames)), self._resampler.flush()])
+        stretch = np.concatenate([self._resampler.append(self._ring.read(frames)), self._resampler.finish()])
+        self._resampler.reset()
         self._next_frame += frames + gap.frames
         resumes_at = self._next_frame * CAPTURE_RATE // self.device_rate
         captured = self._captured(stretch[: max(0, resumes_at - self._position)])

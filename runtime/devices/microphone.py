@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from sottovoce.runtime.devices.capture_stream import CaptureCounts, CaptureStream
-from sottovoce.runtime.devices.errors import DeviceError
 from sottovoce.runtime.devices.interface import Captured, DeviceEvent, DeviceInfo, Levels
 from sottovoce.runtime.devices.portaudio import Block, DeviceStream, StreamRequest
 from sottovoce.runtime.devices.settings import DeviceSettings
@@ -48,9 +47,8 @@ class Microphone:
             DeviceError: the device vanished, did not come back, and all that it gave was read.
         """
         captured = self._capture.read()
-        if not len(captured.samples) and self._supervisor.given_up:
-            fix = "plug it in again and start anew, or choose another one"
-            raise DeviceError(f"the microphone {self.device.name!r} vanished and did not come back", fix=fix)
+        if not len(captured.samples):
+            self._supervisor.check_present()
         return captured
 
     def events(self) -> list[DeviceEvent]:

@@ -13,9 +13,9 @@ import numpy as np
 from sottovoce.runtime.devices.interface import Levels, Samples
 from sottovoce.runtime.devices.level_meter import LevelMeter
 from sottovoce.runtime.devices.playback_segment import HandOver, Segment
-from sottovoce.runtime.devices.resampling import StreamResampler
 from sottovoce.runtime.devices.ring_buffer import RingBuffer
 from sottovoce.runtime.devices.settings import SPEECH_RATE, DeviceSettings
+from sottovoce.runtime.features.resampling import StreamingResampler
 
 REMEMBERED_EPOCHS = 256
 DUCK_RAMP_S = 0.03
@@ -118,7 +118,7 @@ class PlaybackQueue:
             if segment is not self._newest:
                 self._begin(segment)
             segment.samples += len(samples)
-            self._append(segment, segment.resampler.process(np.asarray(samples, dtype=np.float32)))
+            self._append(segment, segment.resampler.append(np.asarray(samples, dtype=np.float32)))
         return len(samples)
 
     def finish(self, epoch: int) -> None:
@@ -269,7 +269,7 @@ class PlaybackQueue:
         with self._naming:
             segment = self._segments.get(epoch)
             if segment is None:
-                segment = Segment(epoch, StreamResampler(self.form.sample_rate, self.form.device_rate))
+                segment = Segment(epoch, StreamingResampler(self.form.sample_rate, self.form.device_rate))
                 self._segments[epoch] = segment
                 if len(self._segments) > REMEMBERED_EPOCHS:
                     del self._segments[next(iter(self._segments))]
@@ -290,7 +290,7 @@ class PlaybackQueue:
         if segment.finished:
             return
         if segment is self._newest and not segment.stopped:
-            self._append(segment, segment.resampler.flush())
+            self._append(segment, segment.resampler.finish())
         segment.finished = True
 
     def _append(self, segment: Segment, frames: Samples) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from sottovoce.runtime.devices.resampling import StreamResampler
+from sottovoce.runtime.features.resampling import StreamingResampler
 
 REMEMBERED_BLOCKS = 64
 """Blocks that a device can hold unplayed: 1.3 s at 20 ms."""
@@ -48,7 +48,7 @@ class Segment:
     """
 
     epoch: int
-    resampler: StreamResampler
+    resampler: StreamingResampler
     samples: int = 0
     begin: int = 0
     written: int = 0

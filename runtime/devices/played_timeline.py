@@ -7,8 +7,8 @@ from collections import deque
 import numpy as np
 
 from sottovoce.runtime.devices.interface import Samples
-from sottovoce.runtime.devices.resampling import StreamResampler
 from sottovoce.runtime.devices.settings import CAPTURE_RATE
+from sottovoce.runtime.features.resampling import StreamingResampler
 
 REMEMBERED_S = 10.0
 JUMP_S = 0.05
@@ -29,7 +29,7 @@ class PlayedTimeline:
     def __init__(self, device_rate: int) -> None:
         self.device_rate = device_rate
         self._blocks: deque[tuple[float, Samples]] = deque(maxlen=1024)
-        self._resampler = StreamResampler(device_rate, CAPTURE_RATE)
+        self._resampler = StreamingResampler(device_rate, CAPTURE_RATE)
         self._frames = 0
         self._began: float | None = None
         self._estimate = 0.0
@@ -59,7 +59,8 @@ class PlayedTimeline:
     def _take(self, plays_at: float, block: Samples) -> None:
         began = plays_at - self._frames / self.device_rate
         if self._began is not None and abs(began - self._estimate) > JUMP_S:
-            self._keep(self._resampler.flush())
+            self._keep(self._resampler.finish())
+            self._resampler.reset()
             # Silence until then; a device that came back earlier than it said takes its place from now on.
             silence = np.zeros(max(0, round((began - self._began) * CAPTURE_RATE)), dtype=np.float32)
             self._keep(silence[-int(REMEMBERED_S * CAPTURE_RATE) :])
@@ -71,7 +72,7 @@ class PlayedTimeline:
             if abs(self._estimate - self._began) > DRIFT_S:
                 self._began = self._estimate
         self._frames += len(block)
-        self._keep(self._resampler.process(block))
+        self._keep(self._resampler.append(block))
 
     def _restart(self, plays_at: float) -> None:
         """Count from here: the kept samples before lie before position 0."""

@@ -6,7 +6,6 @@ import time
 from contextlib import ExitStack
 from types import TracebackType
 
-from sottovoce.runtime.devices.errors import DeviceError
 from sottovoce.runtime.devices.interface import DeviceEvent, DeviceInfo, Levels, Samples
 from sottovoce.runtime.devices.playback_queue import PlaybackCounts, PlaybackFormat, PlaybackQueue
 from sottovoce.runtime.devices.playback_segment import HandOver
@@ -62,9 +61,7 @@ class Speaker:
         Raises:
             DeviceError: the device vanished and did not come back.
         """
-        if self._supervisor.given_up:
-            fix = "plug it in again and start anew, or choose another one"
-            raise DeviceError(f"the speaker {self.device.name!r} vanished and did not come back", fix=fix)
+        self._supervisor.check_present()
         return self._queue.write(epoch, samples)
 
     def finish(self, epoch: int) -> None:

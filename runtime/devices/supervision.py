@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from sottovoce.runtime.devices.errors import DeviceError
 from sottovoce.runtime.devices.interface import DeviceEvent
 from sottovoce.runtime.devices.portaudio import PORTAUDIO, DeviceStream
 from sottovoce.runtime.devices.reopening import ReopenSchedule, StallWatch
@@ -58,6 +59,18 @@ class Supervisor:
         while self._events:
             happened.append(self._events.popleft())
         return happened
+
+    def check_present(self) -> None:
+        """Nothing more is to be hoped for.
+
+        Raises:
+            DeviceError: the device vanished and did not come back.
+        """
+        if self.given_up:
+            message = (
+                f"the {self._stream.request.direction} {self._stream.device.name!r} vanished and did not come back"
+            )
+            raise DeviceError(message, fix="plug it in again and start anew, or choose another one")
 
     def close(self) -> None:
         """Stop watching, and close the device for good."""

@@ -101,10 +101,7 @@ class Context:
         if positions > self.room:
             message = f"{positions} more positions after {self.length}; the model's context holds {self.limit}"
             raise InputError(message, fix="start a new conversation, or ask with less")
-        if positions == 1 and isinstance(parts[0], tuple):
-            logits = self._model().step(self._rows(parts[0]), self._cache)
-        else:
-            logits = self._model().prefill(embeddings_of(parts, self._rows), self._cache)
+        logits = self._model().prefill(embeddings_of(parts, self._rows), self._cache)
         for part in parts:
             self._note(part)
         return logits

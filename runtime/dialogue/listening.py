@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.runtime.dialogue.asking import with_shown
 from sottovoce.runtime.dialogue.context import Context, Logits, Mark, Part
+from sottovoce.runtime.features.fbank import shortest_ms
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
-from sottovoce.runtime.question import Question, see
+from sottovoce.runtime.question import Question, see, spliced
 from sottovoce.runtime.speech_in.hearing import Hearing, HearingSnapshot
-from sottovoce.runtime.text.prompt import AUDIO_ID, IMAGE_ID, UserContent
+from sottovoce.runtime.text.prompt import AUDIO_ID, UserContent
 
 Floats = npt.NDArray[np.float32]
 Opening = Callable[[UserContent, bool], list[int]]
@@ -55,8 +57,7 @@ class Listening:
     @property
     def is_long_enough(self) -> bool:
         """Whether the audio encoder can make anything of it."""
-        audio = self._model.manifest.audio
-        return 1000 * self.seconds >= audio.frame_length_ms + (audio.min_frames - 1) * audio.frame_shift_ms
+        return 1000 * self.seconds >= shortest_ms(self._model.manifest.audio)
 
     @property
     def content(self) -> UserContent:
@@ -66,9 +67,7 @@ class Listening:
     @property
     def question(self) -> Question:
         """The turn as a question that could be asked again."""
-        images = [image for shown in self._shown for image in shown.images]
-        video = next((shown.video for shown in self._shown if shown.video is not None), None)
-        return Question(audio=self._hearing.waveform, images=images, video=video)
+        return with_shown(Question(audio=self._hearing.waveform), self._shown)
 
     def append(self, samples: npt.ArrayLike, sample_rate: int) -> None:
         """Hear (n,) samples; the context learns of it with `feed`.
@@ -135,7 +134,7 @@ class Listening:
             before = opening(self.content, any(shown.video is not None for shown in self._shown))
             self._start = context.mark()
             context.begin_turn(len(before))
-            parts = [tuple(before), *self._spliced(self._halves()[0])]
+            parts = [tuple(before), *spliced(self._halves()[0], None, self._tiles)]
         self._fed = len(self._rows)
         return [*parts, *rows]
 
@@ -149,8 +148,3 @@ class Listening:
         ids = self._model.prompt.user(self.content)
         place = ids.index(AUDIO_ID)
         return tuple(ids[:place]), tuple(ids[place + 1 :])
-
-    def _spliced(self, ids: Sequence[int]) -> list[Part]:
-        first = ids.index(IMAGE_ID) if IMAGE_ID in ids else len(ids)
-        last = first + len(self._tiles)
-        return [tuple(ids[:first]), *self._tiles, tuple(ids[last:])]

@@ -79,10 +79,14 @@ def require_frames(frames: int, waveform: Waveform, front_end: AudioFrontEnd) ->
         InputError: they are too few for one token.
     """
     if frames < front_end.min_frames:
-        needed_ms = front_end.frame_length_ms + (front_end.min_frames - 1) * front_end.frame_shift_ms
-        found_ms = 1000 * waveform.seconds
+        found_ms, needed_ms = 1000 * waveform.seconds, shortest_ms(front_end)
         message = f"{found_ms:.0f} ms of audio, too short to hear anything in: at least {needed_ms:.0f} ms"
         raise InputError(message, file=waveform.file, fix="record a longer question")
+
+
+def shortest_ms(front_end: AudioFrontEnd) -> float:
+    """The shortest recording that gives frames enough for a token, in milliseconds."""
+    return front_end.frame_length_ms + (front_end.min_frames - 1) * front_end.frame_shift_ms
 
 
 def token_count(frames: int, front_end: AudioFrontEnd) -> int:

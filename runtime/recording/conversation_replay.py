@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sottovoce.runtime.chat.pictures import current
+from sottovoce.runtime.chat.pictures import current, unseen
 from sottovoce.runtime.conversation import Conversation
 from sottovoce.runtime.conversation_options import ConversationOptions
 from sottovoce.runtime.duplex.actions import (
@@ -251,13 +251,8 @@ class ConversationReplay:
         return held
 
     def _new(self, pictures: Sequence[str]) -> list[Path]:
-        """Files of the pictures that were not shown in this turn yet; the same may be shown twice."""
-        known, new = list(self._shown), []
-        for name in current(pictures):
-            if name in known:
-                known.remove(name)
-            else:
-                new.append(name)
+        """Files of the pictures that were not shown in this turn yet."""
+        new = unseen(current(pictures), self._shown)
         self._shown += new
         return [self._recording.picture(name, self._events) for name in new]
 

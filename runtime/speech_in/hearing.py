@@ -11,10 +11,10 @@ from sottovoce.runtime.capture import CapturedSpeech, CaptureSnapshot
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.features.audio_file import Samples, Waveform
 from sottovoce.runtime.features.fbank import Frames, MelFilterbank, require_frames
+from sottovoce.runtime.features.resampling import StreamingResampler
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.speech_in.encoder_stream import EncoderSnapshot, EncoderStream
-from sottovoce.runtime.speech_in.resampling import StreamingResampler
 from sottovoce.runtime.stages.audio_encoder import Floats
 
 

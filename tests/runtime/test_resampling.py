@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sottovoce.runtime.features.audio_file import Waveform
-from sottovoce.runtime.speech_in.resampling import StreamingResampler
+from sottovoce.runtime.features.resampling import StreamingResampler
 
 NOISE = np.random.default_rng(0).normal(0, 0.2, 100_000).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Samples at the model's rate while they are captured at another: to the bit what `Waveform.at_rate` gives."""
+"""Sound at another rate while it comes: the pieces together are to the bit what `Waveform.at_rate` gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from sottovoce.runtime.features.audio_file import Samples
 
 
 class StreamingResampler:
-    """Resamples one turn (soxr, high quality), some milliseconds behind; at the right rate already, it does nothing.
+    """Resamples one stretch of sound (soxr, high quality); at the right rate already, it does nothing.
+
+    Output sample k lies at input sample k · source / target: there is no delay in the signal, though a sample is given
+    out only when the filter has seen what follows (6 to 40 ms, 20 on average, from 48 kHz to 16 kHz).
 
     Args:
         source_rate: samples a second that come in.
@@ -21,7 +24,7 @@ class StreamingResampler:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new turn."""
+        """Begin a new stretch."""
         source, target = self._rates
         same = source == target
         self._stream = None if same else soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
@@ -31,7 +34,7 @@ class StreamingResampler:
 
     @property
     def given(self) -> int:
-        """Samples that were given out in this turn."""
+        """Samples that were given out of this stretch."""
         return self._given
 
     def append(self, samples: Samples) -> Samples:
