@@ -33,12 +33,14 @@ class JointRecipe:
 
     shards: int = 70
     seed: int = 13
-    steps: int = 8000
+    steps: int = 11_000
     batch_size: int = 20
     peak_rate: float = 6e-4
     letter_weight: float = 0.15
     token_weight: float = 0.3
-    mixture: Mixture = field(default_factory=lambda: Mixture(typed=10, stretched=4, pictures=22, clips=9, noises=0))
+    mixture: Mixture = field(
+        default_factory=lambda: Mixture(typed=10, stretched=4, pictures=20, drills=14, clips=8, noises=0)
+    )
     report_every: int = 20
     save_every_seconds: float = 90.0
 

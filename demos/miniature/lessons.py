@@ -13,8 +13,15 @@ from PIL import Image
 
 from sottovoce.demos.miniature.clips import draw_clip
 from sottovoce.demos.miniature.curriculum import Exchange
+from sottovoce.demos.miniature.drills import draw_drill
 from sottovoce.demos.miniature.model import CONTEXT_LENGTH, VISION
-from sottovoce.demos.miniature.pictures import DESCRIBE, VisualQuestion, draw_picture, draw_visual_question
+from sottovoce.demos.miniature.pictures import (
+    DESCRIBE,
+    Picture,
+    VisualQuestion,
+    draw_picture,
+    draw_visual_question,
+)
 from sottovoce.demos.miniature.prompts import OTHER_SYSTEMS, SYSTEM, Ask, PromptWriter, Row, Sound, stretched, typed
 from sottovoce.demos.miniature.speech_in import Spoken, draw_exchanges
 from sottovoce.demos.miniature.tokenizer import STATE_NOISE, STATE_SPOKEN, STATE_TYPED
@@ -32,6 +39,8 @@ TEXTS_A_GROUP = 16
 CONVERSATION_SHARE = 0.5
 """How many of the steps have a conversation among their lessons, of typed and stretched text and of heard speech."""
 LONGEST_HEARD = 8
+DRILL_SHARE = 0.5
+"""How many of the pictures that are tried for a heard question are drills."""
 LONG_EVERY, LONG_TURNS = 6, 40
 """Among how many of those one is long: as many turns as the context holds."""
 
@@ -45,6 +54,8 @@ class Mixture:
     pictures: int = 8
     clips: int = 3
     noises: int = 1
+    drills: int = 0
+    """Pictures beyond those of the curriculum, against shortcuts."""
     captions_only: bool = False
     """Pictures are described, and asked nothing else."""
 
@@ -130,7 +141,7 @@ class Teacher:
         text, conversations = self._converse(self._draw_text(mixture, draw, dice), draw, dice)
         text.sort(key=lambda row: len(row.ids))
         texts = [lessons_of(text[start : start + TEXTS_A_GROUP], ()) for start in range(0, len(text), TEXTS_A_GROUP)]
-        pictures = self._draw_pictures(mixture.pictures, mixture.captions_only, draw, dice)
+        pictures = self._draw_pictures(mixture, draw, dice)
         clips = self._draw_clips(mixture.clips, draw, dice)
         return [group for group in (*conversations, *texts, pictures, clips) if group.rows]
 
@@ -173,17 +184,19 @@ class Teacher:
             rows.append(self.text(Exchange("", "", "noise", False), True, draw, dice))
         return rows
 
-    def _draw_pictures(
-        self, count: int, captions_only: bool, draw: random.Random, dice: np.random.Generator
-    ) -> Lessons:
+    def _draw_pictures(self, mixture: Mixture, draw: random.Random, dice: np.random.Generator) -> Lessons:
         rows: list[Row] = []
         images: list[Image.Image] = []
-        for _ in range(count):
+        for _ in range(mixture.pictures):
             picture = draw_picture(draw, held_out=False)
             describe = VisualQuestion(draw.choice(DESCRIBE), picture.caption)
-            asked = describe if captions_only else draw_visual_question(draw, picture)
+            asked = describe if mixture.captions_only else draw_visual_question(draw, picture)
             images.append(picture.image.resize((VISION.image_size, VISION.image_size)))
             rows.append(self.visual(asked, 1, draw.random() < 0.4, draw, dice))
+        for _ in range(mixture.drills):
+            picture = draw_drill(draw, VISION.image_size)
+            images.append(picture.image)
+            rows.append(self.visual(draw.choice(picture.questions), 1, draw.random() < 0.4, draw, dice))
         return lessons_of(rows, images)
 
     def _draw_clips(self, count: int, draw: random.Random, dice: np.random.Generator) -> Lessons:
@@ -237,9 +250,17 @@ class Teacher:
                         full = draw_clip(random.Random(seed), held_out=False)
                         return asked.reply, full.frames
                 continue
-            picture = draw_picture(again, held_out=False, side=8)
-            asks = (*picture.questions, *(VisualQuestion(words, picture.caption) for words in DESCRIBE))
+            drill = again.random() < DRILL_SHARE
+            picture = _drawn(again, drill, side=8)
+            asks = picture.questions
+            if picture.caption:
+                asks += tuple(VisualQuestion(words, picture.caption) for words in DESCRIBE)
             for asked in asks:
                 if asked.question == exchange.question:
-                    full_picture = draw_picture(random.Random(seed), held_out=False, side=VISION.image_size)
-                    return asked.reply, [full_picture.image]
+                    again.seed(seed)
+                    again.random()
+                    return asked.reply, [_drawn(again, drill, side=VISION.image_size).image]
+
+
+def _drawn(draw: random.Random, drill: bool, side: int) -> Picture:
+    return draw_drill(draw, side) if drill else draw_picture(draw, held_out=False, side=side)

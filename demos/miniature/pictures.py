@@ -19,6 +19,10 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
 POSITIONS = ("above", "below", "left of", "right of")
 OPPOSITE_POSITION = {"above": "below", "below": "above", "left of": "right of", "right of": "left of"}
 MAX_COUNT = 6
+DIGIT_RADIUS = 0.35
+"""Of the font's size."""
+NUMBER_QUESTIONS = ("what number is it", "which number do you see", "what digit is it", "which digit is this")
+NUMBER_COLOR_QUESTIONS = ("what color is the number", "which color is the digit")
 
 DESCRIBE = ("what do you see", "describe the picture", "what is in the picture", "tell me what you see",
             "what does the picture show")  # fmt: skip
@@ -96,6 +100,13 @@ def draw_background(draw: random.Random) -> tuple[int, int, int]:
     return (level, min(255, level + draw.randint(-5, 5)), min(255, level + draw.randint(-5, 5)))
 
 
+def draw_digit(image: Image.Image, digit: int, color: tuple[int, int, int], place: Shape) -> None:
+    """A digit onto a square picture, its middle at the place; a digit's radius is 0.35 of its font's size."""
+    side = image.width
+    font = ImageFont.load_default(size=place.radius / DIGIT_RADIUS * side)
+    ImageDraw.Draw(image).text((place.x * side, place.y * side), str(digit), fill=color, font=font, anchor="mm")
+
+
 def with_article(color: str, kind: str) -> str:
     """`an orange circle`."""
     return f"{'an' if color[0] in 'aeiou' else 'a'} {color} {kind}"
@@ -108,7 +119,8 @@ def plural(kind: str, count: int) -> str:
     return kind + ("es" if kind == "cross" else "s")
 
 
-def _ask(draw: random.Random, phrasings: tuple[str, ...], reply: str) -> VisualQuestion:
+def ask(draw: random.Random, phrasings: tuple[str, ...], reply: str) -> VisualQuestion:
+    """A question in one of its phrasings."""
     return VisualQuestion(draw.choice(phrasings), reply)
 
 
@@ -119,9 +131,9 @@ def _single(draw: random.Random, side: int) -> Picture:
                   draw.uniform(radius * 1.15, 1 - radius * 1.15), radius)  # fmt: skip
     caption = sentence(with_article(color, kind))
     asked = (
-        _ask(draw, ("what color is it", f"what color is the {kind}", f"which color does the {kind} have"),
+        ask(draw, ("what color is it", f"what color is the {kind}", f"which color does the {kind} have"),
              f"It is {color}."),
-        _ask(draw, ("what shape is it", "what shape do you see", "which shape is it"), f"It is a {kind}."),
+        ask(draw, ("what shape is it", "what shape do you see", "which shape is it"), f"It is a {kind}."),
     )  # fmt: skip
     image = draw_shapes([shape], draw_background(draw), side)
     return Picture(image, caption, asked, stable_hash("single", kind, color) % 5 == 0, (shape,))
@@ -138,9 +150,9 @@ def _several(draw: random.Random, side: int) -> Picture:
     shapes = [Shape(kind, color, x, y, radius) for x, y in _grid_places(draw, count)]
     number, name = number_words(count), plural(kind, count)
     asked = (
-        _ask(draw, (f"how many {name} are there", f"how many {name} do you see", f"count the {name}"),
+        ask(draw, (f"how many {name} are there", f"how many {name} do you see", f"count the {name}"),
              f"There are {number} {name}."),
-        _ask(draw, ("what color are they", f"what color are the {name}"), f"They are {color}."),
+        ask(draw, ("what color are they", f"what color are the {name}"), f"They are {color}."),
     )  # fmt: skip
     image = draw_shapes(shapes, draw_background(draw), side)
     held_out = stable_hash("several", kind, color, count) % 5 == 0
@@ -151,39 +163,59 @@ def _digit(draw: random.Random, side: int) -> Picture:
     digit, color = draw.randint(0, 9), draw.choice(sorted(COLORS))
     image = Image.new("RGB", (side, side), draw_background(draw))
     size = draw.uniform(0.45, 0.8)
-    font = ImageFont.load_default(size=size * side)
     x, y = draw.uniform(0.4, 0.6), draw.uniform(0.42, 0.58)
-    ImageDraw.Draw(image).text((x * side, y * side), str(digit), fill=COLORS[color], font=font, anchor="mm")
     number = number_words(digit)
+    shape = Shape(number, color, x, y, DIGIT_RADIUS * size)
+    draw_digit(image, digit, COLORS[color], shape)
     asked = (
-        _ask(draw, ("what number is it", "which number do you see", "what digit is it", "which digit is this"),
-             f"It is the number {number}."),
-        _ask(draw, ("what color is the number", "which color is the digit", "what color is it"), f"It is {color}."),
-    )  # fmt: skip
-    held_out = stable_hash("digit", digit, color) % 5 == 0
-    shape = Shape(number, color, x, y, 0.35 * size)
-    return Picture(image, sentence(f"the number {number} in {color}"), asked, held_out, (shape,))
+        ask(draw, NUMBER_QUESTIONS, f"It is the number {number}."),
+        ask(draw, (*NUMBER_COLOR_QUESTIONS, "what color is it"), f"It is {color}."),
+    )
+    caption = sentence(f"the number {number} in {color}")
+    return Picture(image, caption, asked, digit_held_out(digit, color), (shape,))
+
+
+def digit_held_out(digit: int, color: str) -> bool:
+    """Whether this digit in this color is kept out of training."""
+    return stable_hash("digit", digit, color) % 5 == 0
+
+
+def where_questions(what: str) -> tuple[str, ...]:
+    """Where a thing is."""
+    return f"where is the {what}", f"tell me where the {what} is"
+
+
+def beside_questions(position: str, what: str) -> tuple[str, ...]:
+    """What lies on a given side of a thing."""
+    return f"what is {position} the {what}", f"what do you see {position} the {what}"
+
+
+def color_questions(what: str) -> tuple[str, ...]:
+    """The color of one of several things."""
+    return f"what color is the {what}", f"which color does the {what} have"
+
+
+def draw_places(draw: random.Random, position: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Middles of two things, the first on that side of the second."""
+    near, far = draw.uniform(0.2, 0.28), draw.uniform(0.72, 0.8)
+    aside, beside = draw.uniform(0.4, 0.6), draw.uniform(0.4, 0.6)
+    start, end = (near, far) if position in ("above", "left of") else (far, near)
+    if position in ("above", "below"):
+        return (aside, start), (beside, end)
+    return (start, aside), (end, beside)
 
 
 def _pair(draw: random.Random, side: int) -> Picture:
     first, second = draw.sample(SHAPES, 2)
     color, other = draw.sample(sorted(COLORS), 2)
     position = draw.choice(POSITIONS)
-    near, far = draw.uniform(0.2, 0.28), draw.uniform(0.72, 0.8)
-    aside, beside = draw.uniform(0.4, 0.6), draw.uniform(0.4, 0.6)
-    start, end = (near, far) if position in ("above", "left of") else (far, near)
-    vertical = position in ("above", "below")
+    (x, y), (x2, y2) = draw_places(draw, position)
     radius = draw.uniform(0.12, 0.18)
-    shapes = [
-        Shape(first, color, aside if vertical else start, start if vertical else aside, radius),
-        Shape(second, other, beside if vertical else end, end if vertical else beside, radius),
-    ]
+    shapes = [Shape(first, color, x, y, radius), Shape(second, other, x2, y2, radius)]
     asked = (
-        _ask(draw, (f"where is the {first}", f"tell me where the {first} is"),
-             f"The {first} is {position} the {second}."),
-        _ask(draw, (f"what is {position} the {second}", f"what do you see {position} the {second}"),
-             sentence(with_article(color, first))),
-        _ask(draw, (f"what color is the {second}", f"which color does the {second} have"), f"The {second} is {other}."),
+        ask(draw, where_questions(first), f"The {first} is {position} the {second}."),
+        ask(draw, beside_questions(position, second), sentence(with_article(color, first))),
+        ask(draw, color_questions(second), f"The {second} is {other}."),
     )  # fmt: skip
     caption = sentence(f"{with_article(color, first)} {position} {with_article(other, second)}")
     # Asked for a caption, the model must choose one of two right answers: it names what is on the left or on top first.

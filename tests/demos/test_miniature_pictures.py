@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from sottovoce.demos.miniature.clips import MIN_FRAMES, draw_clip
+from sottovoce.demos.miniature.drills import draw_drill
 from sottovoce.demos.miniature.facts import number_words
-from sottovoce.demos.miniature.pictures import COLORS, draw_picture
+from sottovoce.demos.miniature.pictures import COLORS, SHAPES, Shape, digit_held_out, draw_picture
 
 SIDE = 112
 NUMBERS = {number_words(n): n for n in range(10)}
@@ -96,3 +97,42 @@ def test_the_same_dice_draw_the_same_picture_at_any_size() -> None:
     assert (small.caption, small.questions) == (large.caption, large.questions)
     assert small.image.size == (8, 8)
     assert large.image.size == (SIDE, SIDE)
+
+
+def test_drills_show_no_combination_that_is_kept_out() -> None:
+    draw, kinds = random.Random(4), set()
+    for _ in range(400):
+        picture = draw_drill(draw, SIDE)
+        for shape in picture.shapes:
+            if shape.kind in NUMBERS:
+                assert not digit_held_out(NUMBERS[shape.kind], shape.color), shape
+        shapes = sorted(shape.kind for shape in picture.shapes if shape.kind in SHAPES)
+        assert len(set(shapes)) <= 1, "pairs of two kinds are examined"
+        kinds.add((len(picture.shapes), len(shapes)))
+    assert kinds == {(1, 0), (2, 1), (2, 2)}
+
+
+def test_drills_say_where_things_are() -> None:
+    draw, seen = random.Random(5), set()
+    for _ in range(200):
+        picture = draw_drill(draw, SIDE)
+        replies = [asked.reply for asked in picture.questions if asked.question.startswith(("where", "tell me where"))]
+        for reply in replies:
+            match = re.fullmatch(r"The (.+) is (above|below|left of|right of) the (.+)\.", reply)
+            assert match, reply
+            near, far = (_drilled(picture.shapes, words) for words in (match[1], match[3]))
+            x, y = far.x - near.x, far.y - near.y
+            actual = ("below" if y < 0 else "above") if abs(y) > abs(x) else ("right of" if x < 0 else "left of")
+            assert match[2] == actual, reply
+            seen.add(actual)
+    assert seen == {"above", "below", "left of", "right of"}
+
+
+def _drilled(shapes: tuple[Shape, ...], words: str) -> Shape:
+    """The one that `number seven`, `cross` or `red cross` names."""
+    parts = words.split()
+    named = [shape for shape in shapes if shape.kind == parts[-1]]
+    if len(named) > 1:
+        named = [shape for shape in named if shape.color == parts[0]]
+    assert len(named) == 1, words
+    return named[0]
