@@ -20,17 +20,18 @@ SHOWN_MISSES = 20
 @BUNDLE
 @click.option("--set", "folder", type=FILE, required=True, metavar="DIR", help="A folder with set.jsonl and its files.")
 @click.option("--misses", type=click.IntRange(0), default=SHOWN_MISSES, show_default=True, help="Misses to list.")
+@click.option("--streamed", is_flag=True, help="Hear recordings while they go on, and answer in pauses, as chat does.")
 @BACKEND
 @common
 def evaluate_command(  # noqa: PLR0913  # click hands over one argument a flag
-    bundle: Path, folder: Path, misses: int, backend: str, as_json: bool, debug: bool
+    bundle: Path, folder: Path, misses: int, streamed: bool, backend: str, as_json: bool, debug: bool
 ) -> None:
     """Answer every item of a set with BUNDLE and compare with the replies it should give."""
     del debug
     console = Console(as_json)
     items = read_evaluation_set(folder)
     with console.progress() as progress, Assistant.open(bundle, backend, progress=progress) as assistant:
-        scores = score(evaluate(assistant, items, folder, progress))
+        scores = score(evaluate(assistant, items, folder, progress, streamed=streamed))
     sampled = sum(item.captured is not None and not item.captured.greedy for item in items)
     if sampled:
         console.warn(f"{sampled} of the replies were not captured greedily: to miss one of these need not be a fault")
