@@ -1,14 +1,32 @@
-"""Where the milliseconds went, and how much memory it took."""
+"""Where the milliseconds went, and how much memory it took.
+
+Stages measure themselves with a `Stopwatch`, which keeps sums. Who wants every span by itself, as `sottovoce profile`
+does, listens with `spans_told_to` around the work.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 PROCESS_STATUS = Path("/proc/self/status")
+SpanListener = Callable[[str, float, float], None]
+"""Told of a span's name, its start and its end, both in seconds of `time.perf_counter`."""
+_LISTENER: ContextVar[SpanListener | None] = ContextVar("span listener", default=None)
+
+
+@contextmanager
+def spans_told_to(listener: SpanListener) -> Iterator[None]:
+    """Stopwatches that are made in this `with` block tell `listener` of each span, from whatever thread it is in."""
+    before = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
 
 
 class Stopwatch:
@@ -21,6 +39,8 @@ class Stopwatch:
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._milliseconds: dict[str, float] = {}
+        # Asked once: the spans of one reply may be measured in several threads, which do not share the context.
+        self._listener = _LISTENER.get()
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
@@ -29,8 +49,10 @@ class Stopwatch:
         try:
             yield
         finally:
-            spent = 1000 * (time.perf_counter() - before)
-            self._milliseconds[name] = self._milliseconds.get(name, 0.0) + spent
+            after = time.perf_counter()
+            self._milliseconds[name] = self._milliseconds.get(name, 0.0) + 1000 * (after - before)
+            if self._listener is not None:
+                self._listener(name, before, after)
 
     def mark(self, name: str) -> None:
         """Note the moment `name`, if it is its first time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -11,23 +10,12 @@ from sottovoce.calibration.quantization.quality import Miss, QualityCost
 from sottovoce.calibration.quantization.quantize import QuantizeReport
 from sottovoce.calibration.sensitivity.charts import STYLE as CHART_STYLE
 from sottovoce.calibration.sensitivity.charts import search_section
+from sottovoce.runtime.web_page import html_page, html_table
 
 SHOWN_MISSES = 40
 LARGEST_AUDIO_BYTES = 2 << 20
 """Of one recording in the page; longer ones are named only."""
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; max-width: 60rem; margin: 2rem auto;
-       padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0 2rem; }
-th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #d8dee4; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-.bar { display: inline-block; height: .7rem; background: #2f6f8f; }
-.rest { display: inline-block; height: .7rem; background: #d8dee4; }
-.line { white-space: nowrap; }
-.worse { color: #a1260d; } .note { color: #57606a; }
-audio { height: 2rem; vertical-align: middle; }
-"""
 BAR_REM = 12
 
 
@@ -45,8 +33,7 @@ def report_page(report: QuantizeReport) -> str:
     ]
     if report.search is not None:
         parts.append(search_section(report.search))
-    head = f"<meta charset='utf-8'><title>{escape(report.bundle.name)}</title><style>{_STYLE}{CHART_STYLE}</style>"
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+    return html_page(report.bundle.name, parts, CHART_STYLE)
 
 
 def _sizes(report: QuantizeReport) -> str:
@@ -62,7 +49,7 @@ def _sizes(report: QuantizeReport) -> str:
             f"<span class='line'>{bar}{rest} {share:.3f}</span>", f"{100 * change.weights_share:.1f} %", counted,
         ]  # fmt: skip
         rows.append(cells)
-    return _table(
+    return html_table(
         ("stage", "precision", "before, MB", "after, MB", "", "weights", "multiply-adds in INT8"), rows, (2, 3)
     )
 
@@ -91,7 +78,7 @@ def _answers(cost: QualityCost) -> str:
     return (
         f"<p>Exact replies {100 * cost.before.reply_exact:.1f} % before, {100 * cost.after.reply_exact:.1f} % after: "
         f"{lost} points lost. {100 * cost.same_replies:.1f} % of {cost.items} replies are the same to the character."
-        f"</p><p class='note'>Data {escape(cost.data_sha256)}</p>{_table(columns, rows, (2, 3, 4))}{_misses(cost)}"
+        f"</p><p class='note'>Data {escape(cost.data_sha256)}</p>{html_table(columns, rows, (2, 3, 4))}{_misses(cost)}"
     )
 
 
@@ -104,7 +91,7 @@ def _misses(cost: QualityCost) -> str:
     ]  # fmt: skip
     more = f", the first {SHOWN_MISSES}" if len(cost.misses) > SHOWN_MISSES else ""
     title = f"<h2>{len(cost.misses)} replies that became wrong{more}</h2>"
-    return title + _table(("task", "expected", "got", "asked"), rows)
+    return title + html_table(("task", "expected", "got", "asked"), rows)
 
 
 def _asked(folder: Path, miss: Miss) -> str:
@@ -116,15 +103,3 @@ def _asked(folder: Path, miss: Miss) -> str:
         return escape(item.audio)
     sound = base64.b64encode(path.read_bytes()).decode()
     return f"<audio controls preload='none' src='data:audio/wav;base64,{sound}'></audio>"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = []
-    for row in rows:
-        cells = (
-            f"<td class='number'>{cell}</td>" if place in numbers else f"<td>{cell}</td>"
-            for place, cell in enumerate(row)
-        )
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<table><tr>{head}</tr>{''.join(body)}</table>"

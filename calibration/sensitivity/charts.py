@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from html import escape
 
 from sottovoce.calibration.sensitivity.report import FrontierPoint, LayerSensitivity, SearchReport, by_sensitivity
+from sottovoce.runtime.web_page import Scale
 
 STYLE = """
 .kept { display: inline-block; height: .7rem; background: #b3541e; }
-svg text { font: 12px system-ui, sans-serif; fill: #57606a; } svg .chosen { fill: #b3541e; }
+svg .chosen { fill: #b3541e; }
 """
 BAR_REM = 16
 WIDTH, HEIGHT = 640, 300
@@ -64,19 +65,6 @@ def frontier_plot(search: SearchReport) -> str:
         "</svg>",
     ]
     return "".join(parts)
-
-
-class Scale:
-    """Values onto a line of the picture, from the least to the largest."""
-
-    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
-        self.low, self.high = min(values), max(values)
-        self._start, self._end = start, end
-
-    def at(self, value: float) -> float:
-        """Where a value lies; in the middle, if all are the same."""
-        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
-        return self._start + share * (self._end - self._start)
 
 
 def _dot(point: FrontierPoint, search: SearchReport, across: Scale, upwards: Scale) -> str:

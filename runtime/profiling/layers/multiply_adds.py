@@ -1,0 +1,84 @@
+"""Multiply-adds of an operator, from the shapes that it really had: no graph is read for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+from sottovoce.runtime.profiling.layers.events import Operator
+from sottovoce.runtime.profiling.layers.kinds import kind_of
+
+Shapes = tuple[tuple[int, ...], ...]
+Rule = Callable[[Shapes, tuple[int, ...]], int | None]
+"""Shapes of the inputs and of the first output → multiply-adds."""
+COUNTED_KINDS = ("matrix product", "convolution", "attention")
+NO_PRODUCTS = ("RotaryEmbedding", "Softmax", "RelativePositionBias")
+
+
+def multiply_adds(operator: Operator) -> int | None:
+    """How many one execution makes; 0 for what multiplies no matrices, None where the shapes do not say.
+
+    Unknown are kernels whose weights are packed, and attention on a cache whose filled part is a value.
+    """
+    name = operator.operator
+    if kind_of(name) not in COUNTED_KINDS or name in NO_PRODUCTS:
+        return 0
+    rule = RULES.get(name)
+    if rule is None or not operator.outputs or not all(operator.inputs[:2]):
+        return None
+    try:
+        return rule(operator.inputs, operator.outputs[0])
+    except IndexError:  # an input that is left out has no shape
+        return None
+
+
+def _product(first: tuple[int, ...], second: tuple[int, ...], result: tuple[int, ...]) -> int | None:
+    """Results × the axis that is summed: of both factors, one that they share (either may be transposed)."""
+    shared = set(first[-2:]) & set(second[-2:])
+    summed = next((size for size in reversed(first[-2:]) if size in shared), None)
+    return None if summed is None else prod(result) * summed
+
+
+def _plain_product(inputs: Shapes, result: tuple[int, ...]) -> int | None:
+    return _product(inputs[0], inputs[1], result)
+
+
+def _rounded_product(inputs: Shapes, result: tuple[int, ...]) -> int | None:
+    return _product(inputs[0], inputs[3], result)
+
+
+def _packed_product(inputs: Shapes, result: tuple[int, ...]) -> int:
+    return prod(result) * inputs[0][-1]  # weights are packed, but the last axis of the other factor is what is summed
+
+
+def _convolution(inputs: Shapes, result: tuple[int, ...]) -> int:
+    return prod(result) * prod(inputs[1][1:])
+
+
+def _rounded_convolution(inputs: Shapes, result: tuple[int, ...]) -> int:
+    return prod(result) * prod(inputs[3][1:])
+
+
+def _transposed_convolution(inputs: Shapes, _: tuple[int, ...]) -> int:
+    return prod(inputs[0]) * prod(inputs[1][1:])
+
+
+def _attention(inputs: Shapes, _: tuple[int, ...]) -> int | None:
+    """Queries × keys, and weights × values as many: (batch, heads, length, size) each."""
+    if len(inputs[0]) != 4 or len(inputs[1]) != 4:
+        return None
+    return 2 * prod(inputs[0]) * inputs[1][2]
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(
+        ("MatMul", "FusedMatMul", "TransposeMatMul", "Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat",
+         "DynamicQuantizeMatMul"), _plain_product,
+    ),
+    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "ConvInteger"), _convolution),
+    "QLinearMatMul": _rounded_product,
+    "QLinearConv": _rounded_convolution,
+    "MatMulNBits": _packed_product,
+    "ConvTranspose": _transposed_convolution,
+    "Attention": _attention,
+}  # fmt: skip

@@ -1,0 +1,68 @@
+"""ONNX Runtime with its own profiler on: every operator of every run is written to a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from sottovoce.runtime.backends.onnxruntime import PROVIDER, OnnxRuntimeSession
+from sottovoce.runtime.backends.session import Array, CacheBuffers
+from sottovoce.runtime.manifest import GraphSpec, StageName
+from sottovoce.runtime.profiling.layers.events import Run, read_runs
+from sottovoce.runtime.profiling.recording import Phase
+from sottovoce.runtime.profiling.timed_session import CallReader
+
+
+class ProfiledSession(OnnxRuntimeSession):
+    """One graph that is profiled from its first run to `runs`.
+
+    Args:
+        stage: its name.
+        spec: its contract.
+        path: the `.onnx` file.
+        threads: cores to compute on.
+        folder: where the profile goes; private, and removed by whoever made it.
+
+    Raises:
+        BackendError: ONNX Runtime cannot load the graph.
+    """
+
+    def __init__(self, stage: StageName, spec: GraphSpec, path: Path, threads: int | None, folder: Path) -> None:
+        super().__init__(stage, spec, path, threads)
+        options: Any = self._session.get_session_options()  # as they are when nobody profiles
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / stage)
+        with self._failures("cannot load the graph"):
+            self._session = None  # the first one's memory is given back before the second takes its own
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+        self._reads = CallReader(spec)
+        self.started = time.perf_counter()
+        """When the profile's clock began, but for the loading."""
+        self.calls: list[tuple[Phase, int, int]] = []
+        """Of each run its phase, the size of what was fed, and the positions in the cache before."""
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run once, profiled."""
+        results = super().run(feeds, outputs)
+        self.calls.append(self._reads.of(feeds))
+        return results
+
+    def run_with_cache(self, feeds: Mapping[str, Array], cache: CacheBuffers) -> dict[str, Array]:
+        """Run once, profiled."""
+        results = super().run_with_cache(feeds, cache)
+        self.calls.append(self._reads.of(feeds))
+        return results
+
+    def runs(self) -> list[Run]:
+        """End the profile and read it: one entry for each of `calls`.
+
+        Raises:
+            BackendError: ONNX Runtime wrote none, or not what it writes.
+        """
+        with self._failures("gave no profile"):
+            path = Path(self._session.end_profiling())
+        return read_runs(path)

@@ -1,0 +1,121 @@
+"""One turn through profiled graphs: what each graph spends on which kind of layer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sottovoce.runtime.assistant import Assistant
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.errors import BackendError
+from sottovoce.runtime.manifest import STAGES, StageName
+from sottovoce.runtime.model import Model
+from sottovoce.runtime.profiling.layers.events import Run
+from sottovoce.runtime.profiling.layers.kinds import AROUND, kind_of
+from sottovoce.runtime.profiling.layers.multiply_adds import multiply_adds
+from sottovoce.runtime.profiling.layers.profiled_session import ProfiledSession
+from sottovoce.runtime.profiling.recording import call_name
+from sottovoce.runtime.profiling.turn import Asked, take_turn
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One kind of layer in one kind of call; `milliseconds` and `count` are of a whole turn."""
+
+    kind: str
+    milliseconds: float
+    count: int
+
+
+@dataclass(frozen=True)
+class GraphLayers:
+    """A turn's calls of one kind.
+
+    Args:
+        call: `codec`, `language_model.step`, …
+        calls: how many in the turn.
+        milliseconds: of all of them, while they were profiled: longer than otherwise.
+        layers: the largest first; they add up to `milliseconds`.
+        multiply_adds: of all of them; None where an operator's shapes do not say.
+        uncounted: those operators.
+    """
+
+    call: str
+    calls: int
+    milliseconds: float
+    layers: tuple[LayerTime, ...]
+    multiply_adds: int | None
+    uncounted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProfiledRun:
+    """A run of a graph and what kind of call it was, for the trace."""
+
+    call: str
+    run: Run
+
+
+def turn_layers(bundle: Bundle, threads: int | None, asked: Asked) -> tuple[list[GraphLayers], list[ProfiledRun]]:
+    """Load the graphs with ONNX Runtime's profiler on, and take one turn after one that warms them up.
+
+    The profiles lie in a private folder, which is gone when this returns.
+
+    Raises:
+        BackendError: a graph cannot be loaded, or its profile cannot be read.
+        InputError: as for a turn.
+    """
+    sessions: dict[StageName, ProfiledSession] = {}
+    with tempfile.TemporaryDirectory(prefix="sottovoce-profile-") as folder:
+
+        def open_stage(stage: StageName) -> ProfiledSession:
+            spec = bundle.graph(stage)
+            sessions[stage] = ProfiledSession(stage, spec, bundle.file(spec.file), threads, Path(folder))
+            return sessions[stage]
+
+        with Assistant(Model(bundle, threads=threads, open_stage=open_stage)) as assistant:
+            take_turn(assistant, asked)
+            before = {stage: len(session.calls) for stage, session in sessions.items()}
+            take_turn(assistant, asked)
+            found = [
+                run
+                for stage in STAGES if stage in sessions
+                for run in _runs(stage, sessions[stage], before.get(stage, 0))
+            ]  # fmt: skip
+    names = dict.fromkeys(one.call for one in found)
+    return [graph_layers(name, [one.run for one in found if one.call == name]) for name in names], found
+
+
+def _runs(stage: StageName, session: ProfiledSession, before: int) -> list[ProfiledRun]:
+    """The second turn's runs of one graph."""
+    runs = session.runs()
+    if len(runs) != len(session.calls):
+        message = f"stage {stage!r}: ONNX Runtime's profile holds {len(runs)} runs, {len(session.calls)} were made"
+        raise BackendError(message, fix="profile with --no-layers, or ask for a shorter reply (--max-new-tokens)")
+    calls = zip(session.calls[before:], runs[before:], strict=True)
+    return [ProfiledRun(call_name(stage, phase), run) for (phase, _, _), run in calls]
+
+
+def graph_layers(name: str, runs: Sequence[Run]) -> GraphLayers:
+    """Add up the runs of one kind of call."""
+    spent: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
+    total, uncounted = 0, set()
+    for run in runs:
+        for operator in run.operators:
+            kind = kind_of(operator.operator)
+            spent[kind] += operator.duration_us
+            counted[kind] += 1
+            made = multiply_adds(operator)
+            total += made or 0
+            if made is None:
+                uncounted.add(operator.operator)
+    whole = sum(run.duration_us for run in runs)
+    spent[AROUND] = max(whole - sum(spent.values()), 0)
+    counted[AROUND] = len(runs)
+    layers = [LayerTime(kind, spent[kind] / 1000, counted[kind]) for kind, _ in spent.most_common()]
+    known = None if uncounted else total
+    return GraphLayers(name, len(runs), whole / 1000, tuple(layers), known, tuple(sorted(uncounted)))

@@ -1,0 +1,1 @@
+"""A profile as one HTML page with pictures, which needs nothing beside it."""

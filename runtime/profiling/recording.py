@@ -1,0 +1,91 @@
+"""Every span and every call of a graph, each by itself, with the thread that it was in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from sottovoce.runtime.manifest import StageName
+from sottovoce.runtime.profile import spans_told_to
+
+Phase = Literal["call", "prefill", "step"]
+"""What a call is: of a decoder several positions at once or one, of the others just a call."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stage at work, its Python included; seconds of `time.perf_counter`."""
+
+    name: str
+    start: float
+    end: float
+    thread: int
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it took."""
+        return 1000 * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a graph; seconds of `time.perf_counter`.
+
+    Args:
+        stage: whose graph.
+        phase: what kind of call.
+        start: when it began.
+        end: when its results were there.
+        thread: where it ran.
+        size: of the input's dimension that varies: frames, positions, codes or tiles.
+        cached: positions in the cache before it; 0 without a cache.
+    """
+
+    stage: StageName
+    phase: Phase
+    start: float
+    end: float
+    thread: int
+    size: int
+    cached: int
+
+    @property
+    def name(self) -> str:
+        """`codec`, `language_model.step`, …"""
+        return call_name(self.stage, self.phase)
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it took."""
+        return 1000 * (self.end - self.start)
+
+
+def call_name(stage: StageName, phase: Phase) -> str:
+    """What a kind of call is named in tables: the stage, and of decoders the phase."""
+    return stage if phase == "call" else f"{stage}.{phase}"
+
+
+class Recording:
+    """Spans and calls in the order of their ends; lists, since appending to one is all that a busy turn can afford."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.calls: list[Call] = []
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Spans of all stopwatches that are made inside are recorded."""
+        with spans_told_to(self._add):
+            yield
+
+    def take(self) -> tuple[tuple[Span, ...], tuple[Call, ...]]:
+        """What was recorded since the last time."""
+        taken = tuple(self.spans), tuple(self.calls)
+        self.spans, self.calls = [], []
+        return taken
+
+    def _add(self, name: str, start: float, end: float) -> None:
+        self.spans.append(Span(name, start, end, threading.get_ident()))
