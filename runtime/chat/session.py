@@ -14,7 +14,7 @@ from sottovoce.runtime.chat.parts import Parts
 from sottovoce.runtime.chat.pictures import ShownPictures
 from sottovoce.runtime.chat.reply_sound import ReplySound
 from sottovoce.runtime.chat.transcript import TurnRecord
-from sottovoce.runtime.chat.worker import Cut, Ended, Made, Message, Trouble
+from sottovoce.runtime.chat.worker import Cut, Ended, Made, Message, Trouble, Uncaptured
 from sottovoce.runtime.devices.interface import CaptureDevice
 from sottovoce.runtime.duplex.actions import (
     Action,
@@ -160,6 +160,8 @@ class ChatSession:
         match message:
             case Trouble(error):
                 self._parts.audience.trouble(error)
+            case Uncaptured(reason):
+                self._parts.audience.notice(f"not captured: {reason}")
             case Made(epoch, event, made_at):
                 if self._parts.witness is not None:
                     self._parts.witness.replied(epoch, event)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from sottovoce.runtime.chat.pictures import unseen
 from sottovoce.runtime.conversation import Conversation
 from sottovoce.runtime.duplex.events import CAPTURE_RATE
 from sottovoce.runtime.errors import BackendError, SottovoceError
+from sottovoce.runtime.question import Question
 from sottovoce.runtime.reply import ReplyDone, ReplyEvent
 
 Samples = npt.NDArray[np.float32]
@@ -56,7 +58,24 @@ class Trouble:
     error: SottovoceError
 
 
-Message = Made | Ended | Cut | Trouble
+@dataclass(frozen=True)
+class Uncaptured:
+    """Turns are to be captured, and this one, and perhaps those behind it, could not be: `reason` is a sentence."""
+
+    reason: str
+
+
+Message = Made | Ended | Cut | Trouble | Uncaptured
+
+
+class TurnCapture(Protocol):
+    """Who writes turns down; nothing is written unless there is one."""
+
+    def add(self, question: Question, done: ReplyDone) -> str | None:
+        """A turn whose reply has ended; returns why it is not written, if it is not."""
+
+    def cut(self, heard: str) -> None:
+        """Of the last reply only this was heard."""
 
 
 class ConversationWorker:
@@ -66,10 +85,12 @@ class ConversationWorker:
 
     Args:
         conversation: used by this thread alone from now on, until `close`.
+        capture: is told of every turn.
     """
 
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
+    def __init__(self, conversation: Conversation, capture: TurnCapture | None = None) -> None:
+        self._conversation, self._capture = conversation, capture
+        self._uncaptured: str | None = None
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._messages: SimpleQueue[Message] = SimpleQueue()
         self._lock = threading.Lock()
@@ -205,7 +226,7 @@ class ConversationWorker:
         self._give(epoch, lambda: self._conversation.ask(text, images=pictures))
 
     def _give(self, epoch: int, begin: Callable[[], Iterator[ReplyEvent]]) -> None:
-        reason, error = "error", None
+        reason, error, done = "error", None, None
         try:
             with self._giving_epoch(epoch):
                 events = begin()
@@ -213,7 +234,7 @@ class ConversationWorker:
                 for event in events:
                     self._messages.put(Made(epoch, event))
                     if isinstance(event, ReplyDone):
-                        reason = event.reason
+                        reason, done = event.reason, event
         except SottovoceError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001  # whoever waits for this reply must be told of its end
@@ -221,7 +242,10 @@ class ConversationWorker:
         self._kept = epoch if error is None and reason != "not_addressed" else None
         self._end(epoch, reason, error)
         if error is None and not self._closing:
-            self._conversation.make_room()  # nobody waits now: the reply is being played
+            # Nobody waits now: the reply is being played.
+            self._conversation.make_room()
+            if self._capture is not None and done is not None:
+                self._write_down(self._capture, done)
 
     @contextmanager
     def _giving_epoch(self, epoch: int) -> Iterator[None]:
@@ -246,7 +270,17 @@ class ConversationWorker:
         if self._kept != epoch:  # it failed, or was not meant for us: nothing of it is in the history
             return
         self._conversation.cancel(played_samples)
-        self._messages.put(Cut(epoch, self._conversation.history[-1].text))
+        heard = self._conversation.history[-1].text
+        if self._capture is not None:
+            self._capture.cut(heard)
+        self._messages.put(Cut(epoch, heard))
+
+    def _write_down(self, capture: TurnCapture, done: ReplyDone) -> None:
+        """A cancelled reply is captured as history, with the next turn; anything else that is missing is told, once."""
+        reason = capture.add(self._conversation.question, done)
+        if reason is not None and done.reason != "cancelled" and reason != self._uncaptured:
+            self._uncaptured = reason
+            self._messages.put(Uncaptured(reason))
 
     def _end(self, epoch: int, reason: str, error: SottovoceError | None = None) -> None:
         self._messages.put(Ended(epoch, reason, error))

@@ -39,12 +39,13 @@ class Capturing:
         filled = f"{usage.conversations:,} of {limits.conversations:,} conversations, {usage.bytes / 1e6:,.1f} MB"
         console.say(f"capture   on: what is said and shown is written to {path} ({filled})")
 
-    def begin(self, conversation: Conversation) -> None:
-        """Capture the turns of `conversation` from now on; it has had none."""
+    def begin(self, conversation: Conversation) -> CapturedConversation:
+        """Capture the turns of `conversation` from now on; it has had none. Returns who is told of them."""
         self._conversation = conversation
         self._captured = CapturedConversation(self._folder, conversation.options)
         if not self._captured.is_repeatable:
             self._console.say("capture   replies are drawn: `evaluate` will not get all of them again (see --greedy)")
+        return self._captured
 
     def add(self, done: ReplyDone) -> dict[str, Any]:
         """Write the turn that `done` ended; returns what `--json` says of it.

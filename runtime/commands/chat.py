@@ -22,7 +22,8 @@ from sottovoce.runtime.chat.screen import Screen
 from sottovoce.runtime.chat.session import ChatSession
 from sottovoce.runtime.chat.stopping import StopWish
 from sottovoce.runtime.chat.worker import ConversationWorker
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, FILE, common, sampling
+from sottovoce.runtime.commands.capturing import Capturing
+from sottovoce.runtime.commands.options import BACKEND, BUNDLE, FILE, capturing, common, sampling
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.devices import (
     CaptureDevice,
@@ -69,6 +70,8 @@ class ChatOptions:
     repetition_penalty: float | None
     seed: int | None
     max_new_tokens: int | None
+    capture: Path | None
+    capture_max: int | None
 
 
 def _list_devices(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -107,17 +110,20 @@ def _list_devices(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: all this process may use.")
 @BACKEND
 @sampling
+@capturing
 @common
 def chat_command(bundle: Path, as_json: bool, debug: bool, **flags: Any) -> None:
     """Talk with BUNDLE: speak or type; it answers, and stops when you speak.
 
-    Nothing is recorded unless --record asks for it. Typed, /image FILE, /stop and /quit are commands.
+    Nothing is recorded unless --record or --capture asks for it. Typed, /image FILE, /stop and /quit are commands.
     """
     options = ChatOptions(**flags)
     if options.typed_only and (options.audio_in or options.microphone):
         raise click.UsageError("--typed-only leaves no microphone; drop it, or --audio-in and --microphone")
     if options.silent and (options.audio_out or options.speaker):
         raise click.UsageError("--silent leaves no speaker; drop it, or --audio-out and --speaker")
+    if options.capture_max is not None and options.capture is None:
+        raise click.UsageError("--capture-max bounds what --capture DIR writes; give that, too")
     _Chat(bundle, options, Console(as_json), debug).go()
 
 
@@ -135,11 +141,14 @@ class _Chat:
                 assistant = stack.enter_context(
                     Assistant.open(self._bundle, options.backend, threads=options.threads, progress=progress)
                 )
+            capturing = None
+            if options.capture is not None:  # a folder that cannot be written shows at once
+                capturing = Capturing(options.capture, options.capture_max, assistant.bundle, self._console)
             assistant.load(speech=not options.silent)
             stop = stack.enter_context(StopWish())
             screen = Screen(sys.stderr if self._console.as_json else sys.stdout)
             stack.callback(screen.close)
-            session, loop = self._put_together(stack, assistant, screen, stop)
+            session, loop = self._put_together(stack, assistant, screen, stop, capturing)
             for image in options.images:
                 session.show(image)
             loop.run()
@@ -148,11 +157,12 @@ class _Chat:
                 "turns": [turn.as_json() for turn in session.turns.values()],
                 "peak_memory_mb": round(peak_memory_mb(), 1),
                 "record": str(options.record) if options.record else None,
+                "capture": str(options.capture) if options.capture else None,
             }
         )
 
     def _put_together(
-        self, stack: ExitStack, assistant: Assistant, screen: Screen, stop: StopWish
+        self, stack: ExitStack, assistant: Assistant, screen: Screen, stop: StopWish, capturing: Capturing | None
     ) -> tuple[ChatSession, ChatLoop]:
         options = self._options
         conversation = assistant.conversation(
@@ -166,7 +176,7 @@ class _Chat:
             max_new_tokens=options.max_new_tokens,
             speech=not options.silent,
         )
-        worker = ConversationWorker(conversation)
+        worker = ConversationWorker(conversation, None if capturing is None else capturing.begin(conversation))
         stack.callback(worker.close)
         clock = SteppedClock() if self._has_no_device else time.monotonic
         speaker = self._speaker(stack, assistant.sample_rate, clock)

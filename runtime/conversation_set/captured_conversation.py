@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,9 @@ class CapturedConversation:
 
     A conversation is one line of the set: its last question with the reply to it, the turns before as history. The
     line is on the disk after every turn, and replaced by a longer one after the next.
+
+    A reply that was given whole and then cut while it was played stays what the question is measured by; the turns
+    that follow were said after what was heard of it: tell `cut` of that.
 
     A reply that was cancelled is not one to measure others by: its question is held back and becomes history with the
     next turn. What the model took as not meant for it leaves the conversation as it was, so it is a line of its own.
@@ -90,6 +94,14 @@ class CapturedConversation:
             return str(bound)
         self._gap = None
         return None
+
+    def cut(self, heard: str) -> None:
+        """Of the last reply only `heard` is in the history of the turns that follow; without a reply, nothing is."""
+        if self._held_back:
+            question, done = self._held_back[-1]
+            self._held_back = (*self._held_back[:-1], (question, replace(done, text=heard)))
+        elif self._history:
+            self._history = (*self._history[:-1], HistoryTurn("assistant", heard))
 
     def _write(self, question: Question, done: ReplyDone, joins: bool) -> None:
         if self._line is None or not joins:
