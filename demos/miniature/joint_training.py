@@ -33,7 +33,7 @@ class JointRecipe:
 
     shards: int = 70
     seed: int = 13
-    steps: int = 11_000
+    steps: int = 10_500
     batch_size: int = 20
     peak_rate: float = 6e-4
     letter_weight: float = 0.15
