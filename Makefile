@@ -32,8 +32,9 @@ types: prepare
 	@mkdir -p .lint && ln -sfn .. .lint/sottovoce
 	@MYPYPATH=.lint $(PYTHON_BIN) -m mypy --namespace-packages --explicit-package-bases $(PACKAGES)
 
-bench: prepare
-	@$(PYTHON_BIN) tests/benchmarks/run_memory.py
+bench: prepare  ## every comparison, into out/bench/tables.md; QUICK=1: under ten minutes
+	@setup/prepare.sh bench
+	@$(PYTHON_BIN) tests/benchmarks/suite.py $(if $(QUICK),--quick)
 
 prepare:
 	@setup/prepare.sh

