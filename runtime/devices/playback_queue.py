@@ -18,6 +18,8 @@ from sottovoce.runtime.devices.settings import SPEECH_RATE, DeviceSettings
 from sottovoce.runtime.features.resampling import StreamingResampler
 
 REMEMBERED_EPOCHS = 256
+REMEMBERED_IN_BLOCKS = 8
+"""Of so many of them also which blocks the device took; of all, it would be megabytes after an hour."""
 DUCK_RAMP_S = 0.03
 
 
@@ -113,7 +115,7 @@ class PlaybackQueue:
         """
         segment = self._segment(epoch)
         with self._writing:
-            if segment.stopped or segment.finished or self._closed:
+            if segment.stopped or segment.finished or segment.resampler is None or self._closed:
                 return 0
             if segment is not self._newest:
                 self._begin(segment)
@@ -271,9 +273,14 @@ class PlaybackQueue:
             if segment is None:
                 segment = Segment(epoch, StreamingResampler(self.form.sample_rate, self.form.device_rate))
                 self._segments[epoch] = segment
-                if len(self._segments) > REMEMBERED_EPOCHS:
-                    del self._segments[next(iter(self._segments))]
+                self._forget_oldest()
             return segment
+
+    def _forget_oldest(self) -> None:
+        if len(self._segments) > REMEMBERED_EPOCHS:
+            del self._segments[next(iter(self._segments))]
+        for segment in list(self._segments.values())[:-REMEMBERED_IN_BLOCKS]:
+            segment.forget_heard(self._clock(), self.form.device_rate)
 
     def _known(self) -> list[Segment]:
         with self._naming:
@@ -289,9 +296,9 @@ class PlaybackQueue:
     def _seal(self, segment: Segment) -> None:
         if segment.finished:
             return
-        if segment is self._newest and not segment.stopped:
+        if segment.resampler is not None and segment is self._newest and not segment.stopped:
             self._append(segment, segment.resampler.finish())
-        segment.finished = True
+        segment.finished, segment.resampler = True, None
 
     def _append(self, segment: Segment, frames: Samples) -> None:
         while len(frames) and not (segment.stopped or self._closed):

@@ -34,7 +34,7 @@ class Segment:
 
     Attributes:
         epoch: which reply.
-        resampler: to the device's rate.
+        resampler: to the device's rate; None once nothing more is written.
         samples: how many were written, at the speech's rate.
         begin: position of its first frame in the ring,
         written: and after its last one so far.
@@ -48,7 +48,7 @@ class Segment:
     """
 
     epoch: int
-    resampler: StreamingResampler
+    resampler: StreamingResampler | None
     samples: int = 0
     begin: int = 0
     written: int = 0
@@ -79,6 +79,11 @@ class Segment:
         """The device went away with what it held: that is not heard any more, nor played again."""
         self.heard_frames(now, device_rate)
         self.handed_over.clear()
+
+    def forget_heard(self, now: float, device_rate: int) -> None:
+        """Blocks of a reply that was heard to its last frame tell nothing any more."""
+        if self.over and self.heard_frames(now, device_rate) == self.consumed:
+            self.handed_over.clear()
 
     @property
     def nothing_to_come(self) -> bool:

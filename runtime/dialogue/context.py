@@ -18,6 +18,9 @@ Logits = npt.NDArray[np.float32]
 Part = tuple[int, ...] | Floats
 """Something fed: ids of the embedding table, or embeddings (n, width) that an encoder gave."""
 EmbeddingRows = Callable[[Sequence[int]], Floats]
+REFILL_POSITIONS = 64
+"""What is remembered is fed again in slices as long as a spoken turn: an engine keeps the working memory of its largest
+call, so that longer ones would cost a conversation memory (8 MB with the miniature) that no turn ever needs."""
 
 
 @dataclass(eq=False)
@@ -137,8 +140,19 @@ class Context:
         for mark in self._marks:
             mark.position = mark.position - (cut - begin) if mark.position >= cut else min(mark.position, begin)
         self._turns = []
-        logits = self.append(kept) if kept else None
+        logits = self._refill(kept)
         self._turns = turns
+        return logits
+
+    def _refill(self, kept: Sequence[Part]) -> Logits | None:
+        """Feed what is remembered, a slice at a time; all of it is kept, or nothing."""
+        begin, positions, logits = self.length, sum(len(part) for part in kept), None
+        try:
+            for start in range(0, positions, REFILL_POSITIONS):
+                logits = self.append(list(_between(kept, start, start + REFILL_POSITIONS)))
+        except BaseException:
+            self.rewind(begin)
+            raise
         return logits
 
     def snapshot(self) -> ContextSnapshot:
@@ -170,11 +184,11 @@ class Context:
             self._parts.append(list(part))
 
 
-def _between(parts: Iterable[list[int] | Floats], start: int, end: int) -> Iterator[Part]:
+def _between(parts: Iterable[list[int] | Part], start: int, end: int) -> Iterator[Part]:
     """The positions [start, end) of `parts`, which follow one another from position 0."""
     at = 0
     for part in parts:
         piece = part[max(start - at, 0) : max(end - at, 0)]
         at += len(part)
         if len(piece):
-            yield tuple(piece) if isinstance(piece, list) else piece
+            yield piece if isinstance(piece, np.ndarray) else tuple(piece)

@@ -36,3 +36,57 @@ def test_large_blocks_that_are_freed_leave_no_holes():
     }
     assert grown["steady"] < 4
     assert grown["steady"] < 0.5 * grown["as it is"]
+
+
+TRIM = """
+import numpy as np
+from pathlib import Path
+from sottovoce.runtime.steady_memory import give_back_freed_memory, trim_freed_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+assert give_back_freed_memory()
+before = resident()
+blocks = [np.ones(8_000, np.float32) for _ in range(1_000)]  # 32 kB each: too small for pages of their own
+kept = blocks[::10] + blocks[-1:]
+del blocks
+freed = resident()
+assert trim_freed_memory()
+print(freed - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
+def test_holes_between_small_blocks_are_given_back():
+    printed = subprocess.run([sys.executable, "-c", TRIM], capture_output=True, text=True, check=True).stdout
+    freed, trimmed = map(float, printed.split())
+    assert freed > 25
+    assert trimmed < 8
+
+
+ARENAS = """
+import threading
+from pathlib import Path
+from sottovoce.runtime.steady_memory import give_back_freed_memory
+give_back_freed_memory()
+def work(start=threading.Barrier(4)):
+    start.wait()
+    for _ in range(200):
+        blocks = [bytearray(20_000) for _ in range(50)]
+threads = [threading.Thread(target=work) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+lines = Path("/proc/self/maps").read_text().splitlines()
+# A heap of a thread reserves 64 MB, aligned to 64 MB, of which the most cannot be touched yet.
+starts = [line.split("-")[0] for line in lines]
+print(sum(int(start, 16) % (64 << 20) == 0 for start in starts))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_threads_have_one_heap():
+    def heaps(code: str) -> int:
+        printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return int(printed.stdout)
+
+    assert heaps(ARENAS) == 0
+    assert heaps(ARENAS.replace("\ngive_back_freed_memory()", "\n")) > 0

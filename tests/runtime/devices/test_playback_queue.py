@@ -72,6 +72,36 @@ def test_at_another_rate_the_pieces_together_are_resampled_at_once(rate):
     assert playing.queue.played(1) == 24_000
 
 
+def test_what_was_heard_long_ago_takes_no_memory_but_is_still_known():
+    playing = Playing(48_000)
+    for epoch in range(30):
+        playing.queue.write(epoch, speech(960))
+        playing.queue.finish(epoch)
+        if epoch % 3 == 0:
+            playing.play(1)
+            playing.queue.stop(epoch)
+        playing.play(4)
+    blocks = [len(playing.queue.handed_over(epoch)) for epoch in range(30)]
+    assert not any(blocks[:20])
+    assert all(blocks[25:])
+    assert all(segment.resampler is None for segment in playing.queue._known())
+    assert playing.queue.played(1) == 960
+    assert 480 <= playing.queue.played(0) < 960
+    assert not any(playing.queue.pending(epoch) for epoch in range(30))
+    assert playing.queue.write(0, speech(960)) == playing.queue.write(1, speech(960)) == 0
+
+
+def test_what_the_device_still_holds_is_not_taken_for_heard():
+    playing = Playing(delay_s=1.0)
+    for epoch in range(20):
+        playing.queue.write(epoch, speech(960))
+        playing.queue.finish(epoch)
+        playing.play(2)
+    assert not any(playing.queue.played(epoch) for epoch in range(20))
+    playing.clock.advance(1.0)
+    assert [playing.queue.played(epoch) for epoch in range(20)] == 20 * [960]
+
+
 def test_a_stopped_reply_fades_out_in_the_next_block_and_never_comes_back():
     playing = Playing()
     said = speech(24_000)
