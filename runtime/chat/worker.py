@@ -21,6 +21,7 @@ from sottovoce.runtime.duplex.events import CAPTURE_RATE
 from sottovoce.runtime.errors import BackendError, SottovoceError
 from sottovoce.runtime.question import Question
 from sottovoce.runtime.reply import ReplyDone, ReplyEvent
+from sottovoce.runtime.steady_memory import trim_freed_memory
 
 Samples = npt.NDArray[np.float32]
 
@@ -246,6 +247,7 @@ class ConversationWorker:
             self._conversation.make_room()
             if self._capture is not None and done is not None:
                 self._write_down(self._capture, done)
+            trim_freed_memory()
 
     @contextmanager
     def _giving_epoch(self, epoch: int) -> Iterator[None]:
