@@ -138,6 +138,10 @@ def profile_command(  # noqa: PLR0913  # click hands over one argument a flag
     del debug
     console = Console(as_json)
     if compared:
+        if any(str(file).startswith("-") for file in compared):
+            raise click.UsageError(
+                f"--compare takes two reports, A.json and B.json; found {' '.join(map(str, compared))}"
+            )
         _refuse_others(context)
         return _compare(console, compared, fail_over)
     if fail_over is not None:

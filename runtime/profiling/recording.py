@@ -54,7 +54,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """`codec`, `language_model.step`, …"""
+        """`codec.call`, `language_model.step`, …"""
         return call_name(self.stage, self.phase)
 
     @property
@@ -64,8 +64,8 @@ class Call:
 
 
 def call_name(stage: StageName, phase: Phase) -> str:
-    """What a kind of call is named in tables: the stage, and of decoders the phase."""
-    return stage if phase == "call" else f"{stage}.{phase}"
+    """What a kind of call is named: never as a stage's span, which has other things in it, too."""
+    return f"{stage}.{phase}"
 
 
 class Recording:

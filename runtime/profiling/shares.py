@@ -26,7 +26,7 @@ class Share:
     """One kind of call against its ceiling.
 
     Args:
-        call: `language_model.step`, `codec`, …
+        call: `language_model.step`, `codec.call`, …
         ceiling: what limits it: a step reads all weights for one row; other calls multiply.
         reached: 10⁹ bytes, or 10⁹ operations, a second, by the median turn.
         share: of the ceiling; above 1 where weights come from the processor's cache, or integers are multiplied.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.profiling.report import ProfileReport
 from sottovoce.runtime.profiling.wording import (
@@ -38,7 +40,7 @@ def asked(report: ProfileReport) -> str:
     question = report.question
     audio = "" if question.audio_seconds is None else f"{question.audio or 'audio'} ({question.audio_seconds:.2f} s)"
     images = f"{question.images} pictures" if question.images else ""
-    return plain(", ".join(filter(None, (repr(question.text) if question.text else "", audio, images))))
+    return ", ".join(filter(None, (repr(question.text) if question.text else "", audio, images)))
 
 
 def ceilings_line(report: ProfileReport) -> str:
@@ -46,8 +48,13 @@ def ceilings_line(report: ProfileReport) -> str:
     found = report.ceilings
     return (
         f"{found.read_gb_s:.1f} GB/s read, {found.copy_gb_s:.1f} GB/s copied, {found.matmul_gflop_s:.0f} GFLOP/s in a "
-        f"float32 product, on {found.threads} thread{'s' if found.threads > 1 else ''}"
+        f"float32 product, on {threads(found.threads)}"
     )
+
+
+def threads(count: int) -> str:
+    """How many, in words."""
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def lead_line(report: ProfileReport) -> str:
@@ -60,24 +67,31 @@ def lead_line(report: ProfileReport) -> str:
     return f"speech ran ahead of playback by {least:.0f} ms ({report.lead.least_samples} samples) at the least"
 
 
+def _table(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+) -> None:
+    """As `Console.table`: names and notes may come from anywhere, and must not steer the terminal."""
+    console.table(title, columns, [[plain(cell) for cell in row] for row in rows], right)
+
+
 def _head(console: Console, report: ProfileReport) -> None:
     machine, setup, reply = report.machine, report.setup, report.reply
     rows = [
-        ["bundle", plain(f"{report.bundle.name} ({report.bundle.bytes / 1e6:,.0f} MB)")],
-        ["machine", plain(f"{machine.processor}, {machine.cores} cores, {machine.system} {machine.architecture}")],
+        ["bundle", f"{report.bundle.name} ({report.bundle.bytes / 1e6:,.0f} MB)"],
+        ["machine", f"{machine.processor}, {machine.cores} cores, {machine.system} {machine.architecture}"],
         ["its best", ceilings_line(report)],
-        ["measured", plain(f"{setup.runs} turns after {setup.warm_up}, {setup.engine}, {setup.threads} threads")],
+        ["measured", f"{setup.runs} turns after {setup.warm_up}, {setup.engine}, {threads(setup.threads)}"],
         ["asked", asked(report)],
-        ["answer", plain(f"{reply.text or '(nothing)'} ({reply.tokens} tokens, {reply.speech_seconds:.2f} s)")],
+        ["answer", f"{reply.text or '(nothing)'} ({reply.tokens} tokens, {reply.speech_seconds:.2f} s of speech)"],
     ]
-    console.table("", ["", ""], rows)
+    _table(console, "", ["", ""], rows)
 
 
 def _measures(console: Console, report: ProfileReport) -> None:
     for kind, title in (("turn", "a turn, ms"), ("call", "one call of a graph, ms")):
         rows = [measure_cells(one) for one in report.measures if one.kind == kind]
         if rows:
-            console.table(f"\n{title}", MEASURE_COLUMNS, rows, NUMBERS)
+            _table(console, f"\n{title}", MEASURE_COLUMNS, rows, NUMBERS)
 
 
 def _speech(console: Console, report: ProfileReport) -> None:
@@ -87,7 +101,7 @@ def _speech(console: Console, report: ProfileReport) -> None:
         for one in report.real_time
     ]  # fmt: skip
     if rows:
-        console.table("\nreal-time factor", ["", "factor", "real time", ""], rows, [1, 2])
+        _table(console, "\nreal-time factor", ["", "factor", "real time", ""], rows, [1, 2])
     if report.setup.speech:
         console.say(lead_line(report))
 
@@ -100,7 +114,7 @@ def _contexts(console: Console, report: ProfileReport) -> None:
     ]  # fmt: skip
     if rows:
         columns = ["context", "prefill, tokens/s", "decode, tokens/s", "outside the graph"]
-        console.table("\nlanguage model by context", columns, rows, [0, 1, 2, 3])
+        _table(console, "\nlanguage model by context", columns, rows, [0, 1, 2, 3])
 
 
 def _limits(console: Console, report: ProfileReport) -> None:
@@ -109,7 +123,7 @@ def _limits(console: Console, report: ProfileReport) -> None:
         unit = "GB/s" if one.ceiling == "memory" else "GFLOP/s"
         rows.append([shown_name(one.call), one.ceiling, f"{one.reached:.1f} {unit}", percent(one.share), one.note])
     if rows:
-        console.table("\nshare of the machine's best", ["", "limit", "reached", "share", ""], rows, [2, 3])
+        _table(console, "\nshare of the machine's best", ["", "limit", "reached", "share", ""], rows, [2, 3])
 
 
 def _layers(console: Console, report: ProfileReport) -> None:
@@ -119,7 +133,7 @@ def _layers(console: Console, report: ProfileReport) -> None:
         rows.append([shown_name(graph.call), str(graph.calls), shown_ms(graph.milliseconds), *kinds[:SHOWN_KINDS]])
     if rows:
         columns = ["", "calls", "ms, profiled", "most", "then", "then"]
-        console.table("\ninside the graphs, a turn", columns, [row + [""] * (6 - len(row)) for row in rows], [1, 2])
+        _table(console, "\ninside the graphs, a turn", columns, [row + [""] * (6 - len(row)) for row in rows], [1, 2])
 
 
 def _memory(console: Console, report: ProfileReport) -> None:
@@ -130,12 +144,12 @@ def _memory(console: Console, report: ProfileReport) -> None:
     if rows:
         before = megabytes(report.memory_before_mb)
         columns = ["", "load, ms", "holds, MB", "process's peak, MB"]
-        console.table(f"\nmemory ({before} MB before any graph)", columns, rows, [1, 2, 3])
+        _table(console, f"\nmemory ({before} MB before any graph)", columns, rows, [1, 2, 3])
 
 
 def _energy(console: Console, report: ProfileReport) -> None:
-    rows = [[plain(one.source), f"{one.joules_per_turn:.2f}", f"{one.watts:.1f}"] for one in report.energy.sources]
+    rows = [[one.source, f"{one.joules_per_turn:.2f}", f"{one.watts:.1f}"] for one in report.energy.sources]
     if rows:
-        console.table("\nenergy", ["", "joules a turn", "watts"], rows, [1, 2])
+        _table(console, "\nenergy", ["", "joules a turn", "watts"], rows, [1, 2])
     if report.energy.note:
         console.say(f"\nenergy: {plain(report.energy.note)}")

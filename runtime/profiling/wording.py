@@ -13,9 +13,17 @@ SHOWN_NAMES = {
 SMALL, MIDDLING = 1.0, 100.0
 
 
+CALL = ".call"
+
+
 def shown_name(name: str) -> str:
-    """`language_model.step` → `language model, step`."""
-    return SHOWN_NAMES.get(name, name.replace(".", ", ").replace("_", " "))
+    """`language_model.step` → `language model, step`; `codec.call` → `codec`, where all are calls."""
+    return SHOWN_NAMES.get(name, name.removesuffix(CALL).replace(".", ", ").replace("_", " "))
+
+
+def distinct_name(name: str) -> str:
+    """The same where calls stand beside spans of their stage."""
+    return f"{shown_name(name)}, one call" if name.endswith(CALL) else shown_name(name)
 
 
 def shown_ms(value: float) -> str:

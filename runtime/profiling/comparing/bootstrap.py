@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 20_000
+RESAMPLES = 10_000
 AT_A_TIME = 2_000
 """Resamples in memory at once."""
 LEAST_RUNS = 5

@@ -6,7 +6,7 @@ from typing import Any
 
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.profiling.comparing.compare import Change, Comparison
-from sottovoce.runtime.profiling.wording import plain, shown_ms, shown_name
+from sottovoce.runtime.profiling.wording import distinct_name, plain, shown_ms
 from sottovoce.runtime.records import write_record
 
 NO_DIFFERENCE = "no difference shown"
@@ -28,7 +28,7 @@ def show_comparison(console: Console, comparison: Comparison, names: tuple[str, 
     console.table("", COLUMNS, [_cells(change) for change in comparison.changes], [1, 2, 3, 4])
     for title, only in (("only before", comparison.only_before), ("only after", comparison.only_after)):
         if only:
-            console.say(f"{title}: {plain(', '.join(map(shown_name, only)))}")
+            console.say(f"{title}: {plain(', '.join(map(distinct_name, only)))}")
     console.say()
     console.say(summary(comparison))
 
@@ -41,7 +41,7 @@ def summary(comparison: Comparison) -> str:
         return "no verdict: the two reports have no measure in common"
     lines = []
     for verdict in ("slower", "faster"):
-        named = [f"{shown_name(one.name)} {one.change:+.1%}" for one in comparison.changes if one.verdict == verdict]
+        named = [f"{distinct_name(one.name)} {one.change:+.1%}" for one in comparison.changes if one.verdict == verdict]
         if named:
             lines.append(f"{verdict}: {', '.join(named)}")
     few = sum(one.verdict == "too few runs" for one in comparison.changes)
@@ -65,7 +65,7 @@ def comparison_json(comparison: Comparison, failed: list[Change] | None) -> dict
 def _cells(change: Change) -> list[str]:
     interval = change.interval
     return [
-        plain(shown_name(change.name)),
+        plain(distinct_name(change.name)),
         shown_ms(change.before),
         shown_ms(change.after),
         f"{change.change:+.1%}",

@@ -44,9 +44,9 @@ class EnergyOfTurns:
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Everything inside counts."""
-        started = time.perf_counter()
         for meter in self._sources.meters:
             meter.start()
+        started = time.perf_counter()
         try:
             yield
         finally:

@@ -35,7 +35,7 @@ class GraphLayers:
     """A turn's calls of one kind.
 
     Args:
-        call: `codec`, `language_model.step`, …
+        call: `codec.call`, `language_model.step`, …
         calls: how many in the turn.
         milliseconds: of all of them, while they were profiled: longer than otherwise.
         layers: the largest first; they add up to `milliseconds`.

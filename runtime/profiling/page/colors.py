@@ -12,5 +12,5 @@ OTHER_COLOR = "#8c959f"
 
 
 def stage_color(name: str) -> str:
-    """Of a stage, a span, or a call such as `language_model.step`."""
-    return STAGE_COLORS.get(name.partition(".")[0], OTHER_COLOR)
+    """Of a stage, a span, a call such as `language_model.step`, or `decode at 256`."""
+    return STAGE_COLORS.get(name.partition(".")[0].partition(" at ")[0], OTHER_COLOR)

@@ -10,7 +10,7 @@ from sottovoce.runtime.profiling.page.colors import LAYER_COLORS, stage_color
 from sottovoce.runtime.profiling.page.context_picture import context_picture
 from sottovoce.runtime.profiling.page.waterfall_picture import waterfall_picture
 from sottovoce.runtime.profiling.report import ProfileReport
-from sottovoce.runtime.profiling.tables import asked, ceilings_line, lead_line
+from sottovoce.runtime.profiling.tables import asked, ceilings_line, lead_line, threads
 from sottovoce.runtime.profiling.wording import (
     MEASURE_COLUMNS,
     measure_cells,
@@ -36,7 +36,7 @@ def _head(report: ProfileReport) -> str:
     rows = [
         ("machine", f"{machine.processor}, {machine.cores} cores, {machine.system} {machine.architecture}"),
         ("its best", ceilings_line(report)),
-        ("measured", f"{setup.runs} turns after {setup.warm_up}, {setup.engine}, {setup.threads} threads"),
+        ("measured", f"{setup.runs} turns after {setup.warm_up}, {setup.engine}, {threads(setup.threads)}"),
         ("asked", asked(report)),
         ("answer", f"{reply.text or '(nothing)'} ({reply.tokens} tokens, {reply.speech_seconds:.2f} s of speech)"),
         ("bundle", f"{report.bundle.bytes / 1e6:,.0f} MB, {report.bundle.sha256[:16]}"),

@@ -15,7 +15,7 @@ TOP, ROW_HEIGHT, BAR_HEIGHT, FOOT = 34, 24, 14, 30
 LEAST_WIDTH = 0.7
 """Pixels of a bar: nothing that happened is invisible."""
 TICKS = 6
-LABEL_WIDTH = 90
+LABEL_WIDTH = 125
 
 
 def waterfall_picture(shown: Waterfall) -> str:
