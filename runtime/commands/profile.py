@@ -94,7 +94,13 @@ class Outputs:
 @click.option("--text", metavar="S", help="A typed question; default, with nothing else asked: a short one.")
 @click.option("--image", "images", type=FILE, multiple=True, metavar="F", help="A picture; may be given several times.")
 @click.option("--runs", type=click.IntRange(1), default=10, show_default=True, help="Turns to measure.")
-@click.option("--warm-up", type=click.IntRange(0), default=2, show_default=True, help="Turns before that.")
+@click.option(
+    "--warm-up",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Turns before that; with 0, the first loads.",
+)
 @click.option(
     "--context", "contexts", type=click.IntRange(2), multiple=True, default=CONTEXTS, show_default=True, metavar="N",
     help="Measure the language model at this length of context; may be given several times.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib import import_module
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class Profiler:
         layers, layer_runs = self._layers()
         return Profiled(
             self._bundle, options, self._asked, datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            self._backend, f"{self._backend} {version(self._backend)}", self._threads, ceilings, before,
+            self._backend, _engine(self._backend), self._threads, ceilings, before,
             tuple(memory), tuple(turns), energy, tuple(real_time), tuple(contexts), widened, tuple(layers),
             tuple(layer_runs),
         )  # fmt: skip
@@ -120,7 +120,7 @@ class Profiler:
 
     def _turns(self, assistant: Assistant, recording: Recording) -> tuple[list[Turn], Energy]:
         options = self._options
-        for _ in range(max(options.warm_up, 1)):  # one in any case, or loading would be measured
+        for _ in range(options.warm_up):
             take_turn(assistant, self._asked, recording)
         energy, turns = EnergyOfTurns(find_sources()), []
         with energy.measured():
@@ -154,6 +154,11 @@ def _asked(bundle: Bundle, options: ProfileOptions) -> Asked:
     return Asked(
         options.question_text, audio, options.images, options.max_new_tokens, options.seed, options.speech
     )  # fmt: skip
+
+
+def _engine(backend: str) -> str:
+    """The engine and its version, whichever of its packages brought it."""
+    return f"{backend} {getattr(import_module(backend), '__version__', '')}".strip()
 
 
 def waveform_sha256(waveform: Waveform) -> str:

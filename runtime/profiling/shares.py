@@ -13,7 +13,7 @@ from sottovoce.runtime.contracts import ITEM_BYTES
 from sottovoce.runtime.manifest import StageName
 from sottovoce.runtime.profiling.ceilings import Ceilings
 from sottovoce.runtime.profiling.context_speed import ContextSpeed
-from sottovoce.runtime.profiling.layers.turn_layers import GraphLayers
+from sottovoce.runtime.profiling.layers.turn_layers import ProfiledRun
 from sottovoce.runtime.profiling.recording import Call
 from sottovoce.runtime.profiling.turn import Turn
 
@@ -41,31 +41,30 @@ class Share:
 
 
 def shares(
-    bundle: Bundle, turns: Sequence[Turn], layers: Sequence[GraphLayers], ceilings: Ceilings, widened: frozenset[str]
+    bundle: Bundle, turns: Sequence[Turn], profiled: Sequence[ProfiledRun], ceilings: Ceilings, widened: frozenset[str]
 ) -> list[Share]:
     """Of every kind of call of which bytes or multiply-adds are known.
 
     Args:
         bundle: whose graphs.
         turns: timed ones, at least one.
-        layers: multiply-adds of a turn, where they were counted.
+        profiled: the same turn's first calls, with their multiply-adds.
         ceilings: of the machine.
         widened: stages whose float16 weights are float32 in memory.
     """
-    counted = {one.call: one.multiply_adds for one in layers}
     found = []
     for name in dict.fromkeys(call.name for turn in turns for call in turn.calls):
         of_turns = [[call for call in turn.calls if call.name == name] for turn in turns]
         used = [calls for calls in of_turns if calls]
-        stage, seconds = used[0][0].stage, [sum(call.end - call.start for call in calls) for calls in used]
+        stage = used[0][0].stage
+        counted = [one for one in profiled if one.call == name]
         if name.endswith(STEP):
-            read = _bytes_of_steps(bundle, used[0], stage in widened)
-            reached = float(np.median([read / spent for spent in seconds])) / 1e9
+            reached = _bytes_per_second(bundle, used, stage in widened) / 1e9
             found.append(_of_memory(name, reached, weight_bytes(bundle, stage, stage in widened), ceilings))
-        elif counted.get(name):
-            reached = 2 * (counted[name] or 0) / float(np.median(seconds)) / 1e9
+        elif (operations := _operations_per_second(used, counted)) is not None:
             note = "weights in integers" if bundle.graph(stage).has_integer_weights else ""
-            found.append(Share(name, "matrix product", reached, reached / ceilings.matmul_gflop_s, note))
+            giga = operations / 1e9
+            found.append(Share(name, "matrix product", giga, giga / ceilings.matmul_gflop_s, note))
     return found
 
 
@@ -95,10 +94,27 @@ def cache_bytes_per_position(bundle: Bundle, stage: StageName) -> int:
     return 2 * cache.layers * cache.kv_heads * cache.head_size * ITEM_BYTES[cache.dtype]
 
 
-def _bytes_of_steps(bundle: Bundle, calls: Sequence[Call], widened: bool) -> int:
-    stage = calls[0].stage
-    position = cache_bytes_per_position(bundle, stage)
-    return sum(weight_bytes(bundle, stage, widened) + position * (call.cached + call.size) for call in calls)
+def _operations_per_second(turns: Sequence[Sequence[Call]], counted: Sequence[ProfiledRun]) -> float | None:
+    """By the median turn, over its calls that were counted: the first ones, two operations a multiply-add."""
+    reached = []
+    for calls in turns:
+        pairs = [(call, one.multiply_adds) for call, one in zip(calls, counted, strict=False) if call.size == one.size]
+        known = [(call, made) for call, made in pairs if made]
+        if known:
+            spent = sum(call.end - call.start for call, _ in known)
+            reached.append(2 * sum(made for _, made in known) / spent)
+    return float(np.median(reached)) if reached else None
+
+
+def _bytes_per_second(bundle: Bundle, turns: Sequence[Sequence[Call]], widened: bool) -> float:
+    """By the median turn: each step reads all weights, and the cache as far as it is filled."""
+    stage = turns[0][0].stage
+    weights, position = weight_bytes(bundle, stage, widened), cache_bytes_per_position(bundle, stage)
+    reached = []
+    for calls in turns:
+        read = sum(weights + position * (call.cached + call.size) for call in calls)
+        reached.append(read / sum(call.end - call.start for call in calls))
+    return float(np.median(reached))
 
 
 def _of_memory(name: str, reached: float, weights: int, ceilings: Ceilings) -> Share:

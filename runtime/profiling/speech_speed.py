@@ -57,7 +57,7 @@ def heard_factor(turns: Sequence[Turn], seconds: float) -> RealTimeFactor:
 def spoken_factors(
     assistant: Assistant, model: Model, text: str, runs: int, progress: Progress
 ) -> list[RealTimeFactor]:
-    """Of saying `text`, at most `SPOKEN_SECONDS` of it, alone and while the language model decodes.
+    """Of saying `text`, at most `SPOKEN_SECONDS` of it, alone and while the language model decodes; none if mute.
 
     Args:
         assistant: speaks.
@@ -73,11 +73,13 @@ def spoken_factors(
     seconds = 0.0
     for run in range(runs):
         spent, seconds = _say(assistant, text)
+        if not seconds:
+            return []
         alone.append(spent / seconds)
         with _decoding(model) as decoder:
             started = time.perf_counter()
             spent, seconds = _say(assistant, text)
-            beside.append(spent / seconds)
+            beside.append(spent / max(seconds, 1e-9))
             decoded.append(decoder.tokens / (time.perf_counter() - started))
         progress.step("speech alone and while decoding", run + 1, runs)
     return [
@@ -98,10 +100,6 @@ def _say(assistant: Assistant, text: str) -> tuple[float, float]:
             spoken += len(event.samples) / assistant.sample_rate
         if spoken >= SPOKEN_SECONDS:
             break
-    if not spoken:
-        raise InputError(
-            "the speech decoder gave no samples, so its speed is not known", fix="profile with --no-speech"
-        )
     return time.perf_counter() - started, spoken
 
 

@@ -99,7 +99,7 @@ def _context_measures(speeds: Sequence[ContextSpeed]) -> list[Measure]:
 def _shares(profiled: Profiled) -> list[Share]:
     ceilings, widened = profiled.ceilings, profiled.widened
     return [
-        *shares(profiled.bundle, profiled.turns, profiled.layers, ceilings, widened),
+        *shares(profiled.bundle, profiled.turns, profiled.layer_runs, ceilings, widened),
         *context_shares(profiled.bundle, profiled.contexts, ceilings, "language_model" in widened),
     ]
 
@@ -134,6 +134,8 @@ def _notes(profiled: Profiled) -> list[str]:
     for one in profiled.layers:
         if one.uncounted:
             notes.append(f"multiply-adds of {one.call} are not known: {', '.join(one.uncounted)} do not tell theirs")
+    if profiled.asked.speech and not any(one.work != "speech in" for one in profiled.real_time):
+        notes.append("the speech decoder gave no samples, so its speed is not known")
     if not profiled.layers:
         notes.append("layers and multiply-adds were not measured")
     return notes

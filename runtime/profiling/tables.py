@@ -133,7 +133,13 @@ def _layers(console: Console, report: ProfileReport) -> None:
         rows.append([shown_name(graph.call), str(graph.calls), shown_ms(graph.milliseconds), *kinds[:SHOWN_KINDS]])
     if rows:
         columns = ["", "calls", "ms, profiled", "most", "then", "then"]
-        _table(console, "\ninside the graphs, a turn", columns, [row + [""] * (6 - len(row)) for row in rows], [1, 2])
+        _table(
+            console,
+            "\ninside the graphs, the first seconds of a turn",
+            columns,
+            [row + [""] * (6 - len(row)) for row in rows],
+            [1, 2],
+        )
 
 
 def _memory(console: Console, report: ProfileReport) -> None:

@@ -19,7 +19,7 @@ Event = dict[str, Any]
 
 
 def trace_events(turns: Sequence[Turn], runs: Sequence[ProfiledRun], title: str) -> dict[str, Any]:
-    """The whole trace; times are microseconds since the first turn, or since the operators' own profile began.
+    """The whole trace; times are microseconds since the first turn, or since the first run that was profiled.
 
     Args:
         turns: timed ones.
@@ -66,18 +66,21 @@ def _turn_events(turn: Turn, began: float, threads: dict[int, int]) -> Iterator[
 
 
 def _operator_events(runs: Sequence[ProfiledRun]) -> Iterator[Event]:
-    """A row a kind of call; each graph's profile has a clock of its own."""
+    """A row a kind of call."""
     left = MAX_OPERATORS
+    began = min(one.clock_us + one.run.start_us for one in runs)
     for row, name in enumerate(dict.fromkeys(one.call for one in runs), 1):
         yield _named("thread_name", OPERATORS, row, name)
-        for one in (one.run for one in runs if one.call == name):
-            if left < len(one.operators):
+        for one in (one for one in runs if one.call == name):
+            run, clock = one.run, one.clock_us - began
+            if left < len(run.operators):
                 return
-            left -= len(one.operators)
-            yield _placed("run", one.start_us, one.duration_us, (OPERATORS, row), {})
-            for operator in one.operators:
-                shapes = {"node": operator.node, "inputs": str(list(operator.inputs))}
-                yield _placed(operator.operator, operator.start_us, operator.duration_us, (OPERATORS, row), shapes)
+            left -= len(run.operators)
+            yield _placed("run", round(clock + run.start_us, 3), run.duration_us, (OPERATORS, row), {})
+            for operator in run.operators:
+                details = {"node": operator.node, "inputs": str(list(operator.inputs))}
+                start = round(clock + operator.start_us, 3)
+                yield _placed(operator.operator, start, operator.duration_us, (OPERATORS, row), details)
 
 
 def _event(name: str, start: float, seconds: float, row: int, details: Event) -> Event:

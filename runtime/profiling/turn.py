@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from sottovoce.runtime.features.images import ImageSource
 
 
+CUT_TEXTS, CUT_SECONDS = 16, 2.0
+"""Of a reply whose every operator is written down: that takes half a megabyte a token, and more tells nothing new."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """The same question for every turn; the same seed makes all replies the same.
@@ -27,6 +31,7 @@ class Asked:
         max_new_tokens: a reply ends after so many; None: as the bundle says.
         seed: of what is drawn.
         speech: False for text alone.
+        cut_short: take no more of the reply than `CUT_TEXTS` pieces of text or `CUT_SECONDS` of speech.
     """
 
     text: str | None = None
@@ -35,6 +40,7 @@ class Asked:
     max_new_tokens: int | None = None
     seed: int = 0
     speech: bool = True
+    cut_short: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,17 @@ def take_turn(assistant: Assistant, asked: Asked, recording: Recording | None = 
 def _take(assistant: Assistant, asked: Asked) -> Turn:
     conversation = assistant.conversation(seed=asked.seed, max_new_tokens=asked.max_new_tokens, speech=asked.speech)
     chunks: list[Chunk] = []
-    done = ReplyDone("stop", {})
+    texts, done = 0, ReplyDone("cancelled", {})
     start = time.perf_counter()
     for event in conversation.ask(asked.text, asked.audio, asked.images):
         if isinstance(event, AudioChunk):
             chunks.append(Chunk(time.perf_counter() - start, len(event.samples)))
         elif isinstance(event, ReplyDone):
             done = event
+        else:
+            texts += 1
+        spoken = sum(chunk.samples for chunk in chunks) / assistant.sample_rate
+        if asked.cut_short and (texts >= CUT_TEXTS or spoken >= CUT_SECONDS):
+            conversation.cancel()  # the events still come to their end
     end = time.perf_counter()
     return Turn(start, end, done.timings, tuple(chunks), done.text, done.tokens, done.reason)

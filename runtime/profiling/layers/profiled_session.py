@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,8 @@ class ProfiledSession(OnnxRuntimeSession):
             self._session = None  # the first one's memory is given back before the second takes its own
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
         self._reads = CallReader(spec)
-        self.started = time.perf_counter()
-        """When the profile's clock began, but for the loading."""
+        self.began_us: float = self._session.get_profiling_start_time_ns() / 1000
+        """When the profile's clock began, on one that all profiles of this process share."""
         self.calls: list[tuple[Phase, int, int]] = []
         """Of each run its phase, the size of what was fed, and the positions in the cache before."""
 

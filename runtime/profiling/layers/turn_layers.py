@@ -1,11 +1,11 @@
-"""One turn through profiled graphs: what each graph spends on which kind of layer."""
+"""The first seconds of a turn through profiled graphs: what each graph spends on which kind of layer."""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sottovoce.runtime.assistant import Assistant
@@ -23,7 +23,7 @@ from sottovoce.runtime.profiling.turn import Asked, take_turn
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One kind of layer in one kind of call; `milliseconds` and `count` are of a whole turn."""
+    """One kind of layer in one kind of call; `milliseconds` and `count` are of all calls."""
 
     kind: str
     milliseconds: float
@@ -32,11 +32,11 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class GraphLayers:
-    """A turn's calls of one kind.
+    """The calls of one kind in a turn that was cut short.
 
     Args:
         call: `codec.call`, `language_model.step`, …
-        calls: how many in the turn.
+        calls: how many.
         milliseconds: of all of them, while they were profiled: longer than otherwise.
         layers: the largest first; they add up to `milliseconds`.
         multiply_adds: of all of them; None where an operator's shapes do not say.
@@ -53,14 +53,22 @@ class GraphLayers:
 
 @dataclass(frozen=True)
 class ProfiledRun:
-    """A run of a graph and what kind of call it was, for the trace."""
+    """A run of a graph: what kind of call it was, of what size, and when the clock of its profile began."""
 
     call: str
+    size: int
     run: Run
+    clock_us: float
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """Of all its operators; None where one does not say."""
+        counted = [multiply_adds(operator) for operator in self.run.operators]
+        return None if None in counted else sum(one or 0 for one in counted)
 
 
 def turn_layers(bundle: Bundle, threads: int | None, asked: Asked) -> tuple[list[GraphLayers], list[ProfiledRun]]:
-    """Load the graphs with ONNX Runtime's profiler on, and take one turn after one that warms them up.
+    """Load the graphs with ONNX Runtime's profiler on, and take one turn, cut short, after one that warms them up.
 
     The profiles lie in a private folder, which is gone when this returns.
 
@@ -69,6 +77,7 @@ def turn_layers(bundle: Bundle, threads: int | None, asked: Asked) -> tuple[list
         InputError: as for a turn.
     """
     sessions: dict[StageName, ProfiledSession] = {}
+    asked = replace(asked, cut_short=True)
     with tempfile.TemporaryDirectory(prefix="sottovoce-profile-") as folder:
 
         def open_stage(stage: StageName) -> ProfiledSession:
@@ -96,7 +105,7 @@ def _runs(stage: StageName, session: ProfiledSession, before: int) -> list[Profi
         message = f"stage {stage!r}: ONNX Runtime's profile holds {len(runs)} runs, {len(session.calls)} were made"
         raise BackendError(message, fix="profile with --no-layers, or ask for a shorter reply (--max-new-tokens)")
     calls = zip(session.calls[before:], runs[before:], strict=True)
-    return [ProfiledRun(call_name(stage, phase), run) for (phase, _, _), run in calls]
+    return [ProfiledRun(call_name(stage, phase), size, run, session.began_us) for (phase, size, _), run in calls]
 
 
 def graph_layers(name: str, runs: Sequence[Run]) -> GraphLayers:

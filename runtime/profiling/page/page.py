@@ -135,8 +135,8 @@ def _layers(report: ProfileReport) -> str:
         for kind, color in colors.items()
     )
     return (
-        "<h2>Inside the graphs</h2><p class='note'>Share of each graph's time in one turn by kind of layer, as ONNX "
-        "Runtime's profiler tells it, which slows small operators down.</p>"
+        "<h2>Inside the graphs</h2><p class='note'>Share of each graph's time by kind of layer in a turn's first "
+        "seconds, as ONNX Runtime's profiler tells it, which slows small operators down.</p>"
         f"{bars_picture(bars, 'Time by kind of layer')}<p>{key}</p>"
     )
 
