@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from sottovoce.runtime.assistant import Assistant
@@ -19,6 +20,9 @@ from sottovoce.runtime.profiling.layers.multiply_adds import multiply_adds
 from sottovoce.runtime.profiling.layers.profiled_session import ProfiledSession
 from sottovoce.runtime.profiling.recording import call_name
 from sottovoce.runtime.profiling.turn import Asked, take_turn
+
+TURNS = 3
+"""Of which the least disturbed is looked at."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ class ProfiledRun:
 
 
 def turn_layers(bundle: Bundle, threads: int | None, asked: Asked) -> tuple[list[GraphLayers], list[ProfiledRun]]:
-    """Load the graphs with ONNX Runtime's profiler on, and take one turn, cut short, after one that warms them up.
+    """Load the graphs with ONNX Runtime's profiler on, and take turns, cut short; the fastest one counts.
+
+    The first one, which warms the graphs up, never does.
 
     The profiles lie in a private folder, which is gone when this returns.
 
@@ -86,25 +92,32 @@ def turn_layers(bundle: Bundle, threads: int | None, asked: Asked) -> tuple[list
             return sessions[stage]
 
         with Assistant(Model(bundle, threads=threads, open_stage=open_stage)) as assistant:
-            take_turn(assistant, asked)
-            before = {stage: len(session.calls) for stage, session in sessions.items()}
-            take_turn(assistant, asked)
-            found = [
-                run
-                for stage in STAGES if stage in sessions
-                for run in _runs(stage, sessions[stage], before.get(stage, 0))
-            ]  # fmt: skip
+            ends = [_calls_after_turn(assistant, asked, sessions) for _ in range(1 + TURNS)]
+            runs = {stage: _runs(stage, sessions[stage]) for stage in STAGES if stage in sessions}
+    turns = [
+        [one for stage, of_stage in runs.items() for one in of_stage[before.get(stage, 0) : after.get(stage, 0)]]
+        for before, after in pairwise(ends)
+    ]
+    found = min(turns, key=lambda turn: sum(one.run.duration_us for one in turn))
     names = dict.fromkeys(one.call for one in found)
     return [graph_layers(name, [one.run for one in found if one.call == name]) for name in names], found
 
 
-def _runs(stage: StageName, session: ProfiledSession, before: int) -> list[ProfiledRun]:
-    """The second turn's runs of one graph."""
+def _calls_after_turn(
+    assistant: Assistant, asked: Asked, sessions: Mapping[StageName, ProfiledSession]
+) -> dict[StageName, int]:
+    """Take a turn; how many calls each graph has seen since it was loaded."""
+    take_turn(assistant, asked)
+    return {stage: len(session.calls) for stage, session in sessions.items()}
+
+
+def _runs(stage: StageName, session: ProfiledSession) -> list[ProfiledRun]:
+    """All runs of one graph."""
     runs = session.runs()
     if len(runs) != len(session.calls):
         message = f"stage {stage!r}: ONNX Runtime's profile holds {len(runs)} runs, {len(session.calls)} were made"
         raise BackendError(message, fix="profile with --no-layers, or ask for a shorter reply (--max-new-tokens)")
-    calls = zip(session.calls[before:], runs[before:], strict=True)
+    calls = zip(session.calls, runs, strict=True)
     return [ProfiledRun(call_name(stage, phase), size, run, session.began_us) for (phase, size, _), run in calls]
 
 

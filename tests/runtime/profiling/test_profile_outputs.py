@@ -64,6 +64,11 @@ def with_strings(report: ProfileReport, text: str) -> ProfileReport:
         layers=tuple(replace(one, call=text) for one in report.layers),
         shares=tuple(replace(one, call=text, note=text) for one in report.shares),
         energy=replace(report.energy, note=text),
+        waterfall=replace(
+            report.waterfall,
+            moments={text: 1.0},
+            rows=tuple(replace(row, name=f"{text} {place}") for place, row in enumerate(report.waterfall.rows)),
+        ),
         notes=(text,),
     )
 
