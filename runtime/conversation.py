@@ -16,6 +16,7 @@ from sottovoce.runtime.dialogue.context import Context
 from sottovoce.runtime.dialogue.listening import Listening
 from sottovoce.runtime.dialogue.prepared import PreparedReply
 from sottovoce.runtime.dialogue.turns import OngoingReply, Place, Turn, settled
+from sottovoce.runtime.dialogue.voice import Voice
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.features.audio_file import AudioSource, Waveform
 from sottovoce.runtime.model import Model
@@ -23,8 +24,6 @@ from sottovoce.runtime.profile import Stopwatch
 from sottovoce.runtime.question import Question
 from sottovoce.runtime.reply import Reason, ReplyDone, ReplyEvent, ReplyText
 from sottovoce.runtime.sampling import Sampler
-from sottovoce.runtime.speech.output import open_speech_output
-from sottovoce.runtime.speech.speaker import Speaker
 from sottovoce.runtime.text.prompt import UserContent
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ class Conversation:
         self._text_sampler = Sampler(options.text_sampling, text_seed)
         self._speech_sampler = Sampler(options.speech_sampling, speech_seed)
         self._context = Context(lambda: model.language_model, model.token_embeddings.rows, model.context_length)
+        self._voice = Voice(model, self._speech_sampler)
         self._asking = Asking(model, self._context, options.system)
         self._place = Place(self._context.mark(), (), ())
         self._listening: Listening | None = None
@@ -332,17 +332,8 @@ class Conversation:
         asked_turn = Turn("user", content.text, content.audio, content.tiles)
         reply.start, reply.history = self._context.mark(), (*self._place.history, asked_turn)
         if self._options.speech:
-            reply.speaker = self._speaker(reply, stopwatch)
+            reply.speaker = self._voice.speaker(reply, stopwatch, self._options.dump)
         return logits
-
-    def _speaker(self, reply: OngoingReply, stopwatch: Stopwatch) -> Speaker:
-        model = self._model
-        return Speaker(
-            model.manifest.speech,
-            model.manifest.prompt.states,
-            lambda: open_speech_output(model, self._speech_sampler, stopwatch, self._options.dump),
-            lambda: reply.cancelled,
-        )
 
     def _done(self, reply: OngoingReply, reason: Reason, before: Place, stopwatch: Stopwatch) -> ReplyDone:
         """Bring history and context to what was said, and tell the end."""

@@ -40,16 +40,22 @@ class SpeechDecoder:
         sampler: picks the codes.
         stopwatch: takes the spans `speech_text` and `speech_codes`.
         dump: takes what was computed, if anyone asked.
+        cache: of another decoder, which is not used any more; None makes one when it is needed.
     """
 
     def __init__(
-        self, parts: SpeechDecoderParts, sampler: Sampler, stopwatch: Stopwatch, dump: TensorDump | None = None
+        self,
+        parts: SpeechDecoderParts,
+        sampler: Sampler,
+        stopwatch: Stopwatch,
+        dump: TensorDump | None = None,
+        cache: KVCache | None = None,
     ) -> None:
         self._parts = parts
         self._sampler = sampler
         self._stopwatch = stopwatch
         self._dump = dump
-        self._cache: KVCache | None = None
+        self._cache = cache
         spec = parts.spec
         self._frames_per_token = parts.token_embeddings.spec.width // spec.frame_width
         self._banned = [row for row in range(spec.codes, parts.code_embeddings.spec.rows) if row != spec.end_id]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.runtime.kv_cache import KVCache
 from sottovoce.runtime.manifest import SpeechSpec
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
@@ -74,14 +75,26 @@ class SpeechOutput:
 
 
 def open_speech_output(
-    model: Model, sampler: Sampler, stopwatch: Stopwatch, dump: TensorDump | None = None
+    model: Model,
+    sampler: Sampler,
+    stopwatch: Stopwatch,
+    dump: TensorDump | None = None,
+    cache: KVCache | None = None,
 ) -> SpeechOutput:
-    """The voice of a bundle, for one reply; takes the span `load` if its stages are not loaded yet."""
+    """The voice of a bundle, for one reply; takes the span `load` if its stages are not loaded yet.
+
+    Args:
+        model: the bundle's stages.
+        sampler: picks the codes.
+        stopwatch: of the reply.
+        dump: takes what is computed, if anyone asked.
+        cache: of the speech codes, which an earlier reply is through with.
+    """
     spec = model.manifest.speech
     with stopwatch.measure("load"):
         parts = SpeechDecoderParts(
             spec, model.token_embeddings, model.code_embeddings, model.speech_text, model.speech_codes
         )
         codec = model.codec
-    decoder = SpeechDecoder(parts, sampler, stopwatch, dump)
+    decoder = SpeechDecoder(parts, sampler, stopwatch, dump, cache)
     return SpeechOutput(spec, model.tokenizer, decoder, codec, stopwatch, dump)
