@@ -11,9 +11,11 @@ from sottovoce.runtime.profiling.wording import (
     measure_cells,
     megabytes,
     percent,
+    pictures,
     plain,
     shown_ms,
     shown_name,
+    threads,
 )
 
 NUMBERS = [1, 2, 3, 4, 5, 6]
@@ -39,7 +41,7 @@ def asked(report: ProfileReport) -> str:
     """The question in a line."""
     question = report.question
     audio = "" if question.audio_seconds is None else f"{question.audio or 'audio'} ({question.audio_seconds:.2f} s)"
-    images = f"{question.images} pictures" if question.images else ""
+    images = pictures(question.images)
     return ", ".join(filter(None, (repr(question.text) if question.text else "", audio, images)))
 
 
@@ -50,11 +52,6 @@ def ceilings_line(report: ProfileReport) -> str:
         f"{found.read_gb_s:.1f} GB/s read, {found.copy_gb_s:.1f} GB/s copied, {found.matmul_gflop_s:.0f} GFLOP/s in a "
         f"float32 product, on {threads(found.threads)}"
     )
-
-
-def threads(count: int) -> str:
-    """How many, in words."""
-    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def lead_line(report: ProfileReport) -> str:

@@ -46,6 +46,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share < SMALL / 10 else f"{100 * share:.0f} %"
 
 
+def pictures(count: int) -> str:
+    """How many, in words; nothing if none."""
+    return f"{count} picture{'s' if count > 1 else ''}" if count else ""
+
+
+def threads(count: int) -> str:
+    """How many, in words."""
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
 def megabytes(value: float | None) -> str:
     """MB, or a dash where it is not known."""
     return "–" if value is None else f"{value:,.0f}"

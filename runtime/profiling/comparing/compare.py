@@ -9,6 +9,7 @@ from typing import Literal
 from sottovoce.runtime.profiling.comparing.bootstrap import LEAST_RUNS, Interval, bootstrap
 from sottovoce.runtime.profiling.measure import Measure
 from sottovoce.runtime.profiling.report import ProfileReport
+from sottovoce.runtime.profiling.wording import pictures
 
 FAMILY_CONFIDENCE = 0.95
 """That none of all intervals together misses: with each at 95 %, one of twenty would show a difference by chance."""
@@ -159,5 +160,4 @@ def _precisions(report: ProfileReport) -> str:
 def _asked(report: ProfileReport) -> str:
     question = report.question
     audio = None if question.audio_sha256 is None else f"audio {question.audio_sha256[:12]}"
-    images = f"{question.images} pictures" if question.images else None
-    return ", ".join(part for part in (question.text, audio, images) if part)
+    return ", ".join(part for part in (question.text, audio, pictures(question.images)) if part)

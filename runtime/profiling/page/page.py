@@ -10,7 +10,7 @@ from sottovoce.runtime.profiling.page.colors import LAYER_COLORS, stage_color
 from sottovoce.runtime.profiling.page.context_picture import context_picture
 from sottovoce.runtime.profiling.page.waterfall_picture import waterfall_picture
 from sottovoce.runtime.profiling.report import ProfileReport
-from sottovoce.runtime.profiling.tables import asked, ceilings_line, lead_line, threads
+from sottovoce.runtime.profiling.tables import asked, ceilings_line, lead_line
 from sottovoce.runtime.profiling.wording import (
     MEASURE_COLUMNS,
     measure_cells,
@@ -18,6 +18,7 @@ from sottovoce.runtime.profiling.wording import (
     percent,
     shown_ms,
     shown_name,
+    threads,
 )
 from sottovoce.runtime.web_page import html_page, html_table
 
