@@ -74,11 +74,14 @@ class PowerMeter:
         self._joules: float | None = None
 
     def start(self) -> None:
-        """Begin to read."""
+        """Read once, and go on in a thread."""
         self._stopped.clear()
         self._joules = None
-        self._thread = threading.Thread(target=self._run, name=f"power of {self.name}")
-        self._thread.start()
+        watts = _tried(self._read)
+        if watts is not None:
+            first = (time.perf_counter(), watts)
+            self._thread = threading.Thread(target=self._run, args=first, name=f"power of {self.name}")
+            self._thread.start()
 
     def stop(self) -> float | None:
         """End the thread; the readings' sum over time."""
@@ -89,10 +92,9 @@ class PowerMeter:
         self._thread = None
         return self._joules
 
-    def _run(self) -> None:
-        joules, at, watts = 0.0, time.perf_counter(), _tried(self._read)
-        is_last = False
-        while watts is not None and not is_last:
+    def _run(self, at: float, watts: float) -> None:
+        joules, is_last = 0.0, False
+        while not is_last:
             is_last = self._stopped.wait(SECONDS_A_READING)
             now, next_watts = time.perf_counter(), _tried(self._read)
             if next_watts is None:

@@ -44,14 +44,14 @@ class EnergyOfTurns:
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Everything inside counts."""
+        started = time.perf_counter()
         for meter in self._sources.meters:
             meter.start()
-        started = time.perf_counter()
         try:
             yield
         finally:
-            self._seconds = time.perf_counter() - started
             found = [(meter.name, meter.stop()) for meter in self._sources.meters]
+            self._seconds = time.perf_counter() - started
             self._joules = [(name, joules) for name, joules in found if joules is not None]
 
     def energy(self, turns: int) -> Energy:

@@ -79,7 +79,7 @@ def test_jetsons_sensors_are_power(tmp_path: Path) -> None:
         time.sleep(0.1)
     [source] = spent.energy(turns=1).sources
     assert source.source == "INA VDD_IN"
-    assert source.watts == pytest.approx(10.0, rel=0.3)  # the readings begin a little after the clock
+    assert source.watts == pytest.approx(10.0, rel=0.1)
 
 
 def test_a_machine_that_reports_nothing_is_not_one_that_needs_nothing(tmp_path: Path) -> None:
