@@ -97,7 +97,8 @@ class PowerMeter:
         while not is_last:
             is_last = self._stopped.wait(SECONDS_A_READING)
             now, next_watts = time.perf_counter(), _tried(self._read)
-            if next_watts is None:
+            if next_watts is None:  # a part of the sum is not the sum
+                self._joules = None
                 return
             joules += (watts + next_watts) / 2 * (now - at)
             at, watts = now, next_watts

@@ -91,8 +91,18 @@ def _gpu(nvml: Any, number: int) -> Meter:
     try:
         nvml.nvmlDeviceGetTotalEnergyConsumption(device)
     except nvml.NVMLError:
-        return PowerMeter(name, lambda: float(nvml.nvmlDeviceGetPowerUsage(device)) / 1000)
-    return CounterMeter(name, lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(device)) / 1000)
+        return PowerMeter(name, _milli(nvml, nvml.nvmlDeviceGetPowerUsage, device))
+    return CounterMeter(name, _milli(nvml, nvml.nvmlDeviceGetTotalEnergyConsumption, device))
+
+
+def _milli(nvml: Any, ask: Callable[[Any], int], device: Any) -> Callable[[], float]:
+    def read() -> float:
+        try:
+            return ask(device) / 1000
+        except nvml.NVMLError as problem:
+            raise OSError(str(problem)) from problem
+
+    return read
 
 
 def _micro(path: Path) -> Callable[[], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,53 @@ def test_a_machine_that_reports_nothing_is_not_one_that_needs_nothing(tmp_path: 
     assert energy.note == NOT_REPORTED == "not reported by this machine"
     refused = EnergyOfTurns(EnergySources((), ("RAPL package-0 cannot be read",))).energy(turns=3)
     assert "cannot be read" in refused.note
+
+
+class Nvml:
+    """NVIDIA's library with an old GPU, which has no counter, and a new one; both are lost in the end."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.millijoules, self.is_lost = 5000, False
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
+        return number
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:
+        if device == 0 or self.is_lost:
+            raise self.NVMLError("not supported")
+        return self.millijoules
+
+    def nvmlDeviceGetPowerUsage(self, device: int) -> int:
+        if self.is_lost:
+            raise self.NVMLError("lost")
+        return 20_000
+
+
+def test_gpus_are_read_as_far_as_they_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    meters = [meter for meter in find_sources().meters if meter.name.startswith("NVML")]
+    for meter in meters:
+        meter.start()
+    time.sleep(0.05)
+    nvml.millijoules += 700
+    joules = [meter.stop() for meter in meters]
+    assert joules[0] is not None
+    assert joules[0] >= 20 * 0.05 * 0.99  # watts for at least so long
+    assert joules[1] == pytest.approx(0.7)
+    for meter in meters:
+        meter.start()
+    nvml.is_lost = True
+    assert [meter.stop() for meter in meters] == [None, None]
 
 
 def test_readings_that_fail_are_no_readings() -> None:
