@@ -6,10 +6,10 @@ Recorded questions of the set, one after another, are heard as `chat` hears them
 nothing is computed. What computing took is on the machine's own clock, so the playing of each reply is computed: its
 first sample is heard when it was made, and each later chunk must have been made before those before it are through;
 `late_ms` is by how much the latest one missed that, `ahead_ms` how much was left at the tightest. Memory is what the
-process holds after a collection, with freed memory given back as `chat` does; how much of it comes and goes is counted
-from the tenth turn on, and from the twentieth, when the context was full once. Lists that grow are looked for in the
-session, the worker, the speaker and the conversation, by their length. With `--devices` the same in real time through
-a PulseAudio of our own, where the loudspeaker counts its underruns.
+process holds after a turn (and a collection, on files), with freed memory given back as `chat` does; how much of it
+comes and goes is counted from the tenth turn on, and from the twentieth, when the context was full once. Lists that
+grow are looked for in the session, the worker, the speaker and the conversation, by their length. With `--devices` the
+same in real time through a PulseAudio of our own, where the loudspeaker counts its underruns.
 """
 
 from __future__ import annotations
@@ -75,9 +75,19 @@ class NotingWorker(ConversationWorker):
 
 def rss_mb() -> float:
     """What the process holds in memory."""
-    gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
+
+
+def memory(by_turn: Sequence[float]) -> dict[str, object]:
+    """How much of it comes and goes, in MB."""
+    flat, after_ten = by_turn[FIRST_FLAT_TURN:] or by_turn, by_turn[9:] or by_turn
+    return {
+        "turn_10": round(after_ten[0], 1), "min_from_turn_10": round(min(after_ten), 1),
+        "max_from_turn_10": round(max(after_ten), 1), "turn_20": round(flat[0], 1),
+        "min": round(min(flat), 1), "max": round(max(flat), 1), "last": round(flat[-1], 1),
+        "every_20_turns": [round(one, 1) for one in by_turn[::20]],
+    }  # fmt: skip
 
 
 def sizes(chat: SpokenChat) -> dict[str, int]:
@@ -111,6 +121,7 @@ def converse(
             continue
         turn = chat.shown.over.pop()
         margins = worker.margins_s(turn.epoch, rate)
+        gc.collect()
         rows.append((turn, min(margins, default=None), rss_mb()))
         if len(rows) in (1, FIRST_FLAT_TURN):
             before = sizes(chat)
@@ -123,8 +134,6 @@ def converse(
 
 def _summary(chat: SpokenChat, rows: list[tuple], before: dict[str, int]) -> dict[str, object]:  # type: ignore[type-arg]
     spoken = [row for row in rows if row[0].first_computed_at is not None]
-    memory = [row[2] for row in rows]
-    flat = memory[FIRST_FLAT_TURN:] or memory
     margins = [row[1] for row in spoken if row[1] is not None]
 
     def latency(part: Sequence[tuple]) -> float:  # type: ignore[type-arg]
@@ -142,9 +151,7 @@ def _summary(chat: SpokenChat, rows: list[tuple], before: dict[str, int]) -> dic
         "late_ms": round(1000 * max(0.0, -min(margins)), 1),
         "ahead_ms": {"min": round(1000 * min(margins)), "median": round(1000 * statistics.median(margins))},
         "own_underruns": chat.speaker.counts.own_underruns,
-        "rss_mb": {"turn_10": round(memory[min(10, len(memory)) - 1], 1), "turn_20": round(flat[0], 1),
-                   "min": round(min(flat), 1), "max": round(max(flat), 1),
-                   "last": round(flat[-1], 1), "every_20_turns": [round(one, 1) for one in memory[::20]]},
+        "rss_mb": memory([row[2] for row in rows]),
         "latency_ms": {"turns_1_to_5": latency(spoken[:5]), "turns_18_to_22": latency(spoken[17:22] or spoken[-5:]),
                        "last_5": latency(spoken[-5:])},
         "grown": grown,
@@ -166,7 +173,8 @@ def converse_on_devices(
     assistant: Assistant, questions: Sequence[np.ndarray], minutes: float, folder: Path
 ) -> dict[str, object]:
     """In real time: what the loudspeaker counted, and how long was waited for its first samples."""
-    chance, waits, until = np.random.default_rng(3), [], time.monotonic() + 60 * minutes
+    chance, waits, by_turn = np.random.default_rng(3), [], []
+    until = time.monotonic() + 60 * minutes
     worker = ConversationWorker(assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS))
     try:
         with own_daemon(folder) as pulse:
@@ -179,7 +187,9 @@ def converse_on_devices(
                     heard = before + len(said) / 16_000 + 1.5
                     devices.until(lambda: time.monotonic() > heard and devices.session.duplex.state == "idle", 60)  # noqa: B023
                     waits += [turn.latency_ms for turn in devices.shown.over[over:] if turn.latency_ms is not None]
-                counts, rss = devices.speaker.counts, rss_mb()
+                    by_turn += [rss_mb()] * (len(devices.shown.over) - over)
+                    print(f"\r{len(waits)} replies, {by_turn[-1:]} MB", end="", file=sys.stderr)
+                counts = devices.speaker.counts
                 captured = devices.microphone.counts
     finally:
         worker.close()
@@ -192,7 +202,7 @@ def converse_on_devices(
         "own_silence_samples": counts.own_silence,
         "device_underruns": counts.device_underruns,
         "lost_captured_samples": captured.lost_samples,
-        "rss_mb": round(rss, 1),
+        "rss_mb": memory(by_turn),
     }
 
 
