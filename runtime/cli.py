@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -48,6 +49,8 @@ COMMANDS: dict[str, Place] = {
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""The error that is the help itself; click 8.1, which will do as well, has no such error and shows the help."""
 
 
 class CommandTable(click.Group):
@@ -108,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(problem: BaseException, as_json: bool) -> int:
     """Say what went wrong; returns the exit code."""
     match problem:
-        case click.exceptions.NoArgsIsHelpError():
+        case click.ClickException() if isinstance(problem, NO_ARGUMENTS):
             problem.show()
             return EXIT_USAGE
         case BrokenPipeError():
