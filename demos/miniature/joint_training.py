@@ -33,16 +33,31 @@ class JointRecipe:
 
     shards: int = 70
     seed: int = 13
-    steps: int = 10_500
+    segments: tuple[tuple[int, float], ...] = ((10_500, 6e-4), (1_400, 2e-4))
+    """Steps and peak rate of each: the rate falls to nearly nothing, then starts anew (Loshchilov and Hutter 2017)."""
     batch_size: int = 20
-    peak_rate: float = 6e-4
+    visual_every: int = 4
+    """Every so many steps all that is heard is about pictures and clips."""
     letter_weight: float = 0.15
     token_weight: float = 0.3
     mixture: Mixture = field(
-        default_factory=lambda: Mixture(typed=10, stretched=4, pictures=20, drills=14, clips=8, noises=0)
+        default_factory=lambda: Mixture(typed=14, stretched=4, pictures=18, drills=18, clips=8, noises=0)
     )
     report_every: int = 20
     save_every_seconds: float = 90.0
+
+    @property
+    def steps(self) -> int:
+        """Of all segments."""
+        return sum(steps for steps, _ in self.segments)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        for steps, peak in self.segments:
+            if step < steps:
+                return learning_rate(step, steps, peak, decay_share=0.7)
+            step -= steps
+        return 0.0
 
 
 class JointTrainer:
@@ -51,6 +66,8 @@ class JointTrainer:
     def __init__(self, recipe: JointRecipe, data: SpeechData, writer: PromptWriter, table: NDArray[np.float32]) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.data, self.finished_steps = recipe, data, 0
+        tasks = [one.exchange.task for one in data.spoken]
+        self.visual = np.array([i for i, task in enumerate(tasks) if task in ("picture", "clip")], dtype=np.int64)
         self.writer, self.table = writer, torch.from_numpy(table)
         self.teacher = Teacher(writer, table)
         self.learner = Learner(table, writer.blank)
@@ -72,12 +89,13 @@ class JointTrainer:
         """One batch of heard speech and one of everything else."""
         dice = batch_generator(self.recipe.seed, self.finished_steps)
         torch.manual_seed(int(dice.integers(1 << 40)))
-        rate = learning_rate(self.finished_steps, self.recipe.steps, self.recipe.peak_rate, decay_share=0.7)
+        rate = self.recipe.rate_at(self.finished_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         others = teach(self.learner, self.teacher.draw(self.recipe.mixture, dice))
-        heard = self._listen(self.data.draw(self.recipe.batch_size, dice), dice)
+        among = self.visual if self.finished_steps % self.recipe.visual_every == 0 and len(self.visual) else None
+        heard = self._listen(self.data.draw(self.recipe.batch_size, dice, among), dice)
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         self.finished_steps += 1

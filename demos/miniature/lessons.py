@@ -188,9 +188,9 @@ class Teacher:
         rows: list[Row] = []
         images: list[Image.Image] = []
         for _ in range(mixture.pictures):
-            picture = draw_picture(draw, held_out=False)
-            describe = VisualQuestion(draw.choice(DESCRIBE), picture.caption)
-            asked = describe if mixture.captions_only else draw_visual_question(draw, picture)
+            picture, asked = _drawn_and_asked(draw)
+            if mixture.captions_only:
+                asked = VisualQuestion(draw.choice(DESCRIBE), picture.caption)
             images.append(picture.image.resize((VISION.image_size, VISION.image_size)))
             rows.append(self.visual(asked, 1, draw.random() < 0.4, draw, dice))
         for _ in range(mixture.drills):
@@ -256,10 +256,19 @@ class Teacher:
             if picture.caption:
                 asks += tuple(VisualQuestion(words, picture.caption) for words in DESCRIBE)
             for asked in asks:
-                if asked.question == exchange.question:
+                if asked.question == exchange.question and asked.reply not in picture.lopsided:
                     again.seed(seed)
                     again.random()
                     return asked.reply, [_drawn(again, drill, side=VISION.image_size).image]
+
+
+def _drawn_and_asked(draw: random.Random) -> tuple[Picture, VisualQuestion]:
+    """A picture of the curriculum and what is asked about it; nothing that a wrong rule would answer."""
+    while True:
+        picture = draw_picture(draw, held_out=False)
+        asked = draw_visual_question(draw, picture)
+        if asked.reply not in picture.lopsided:
+            return picture, asked
 
 
 def _drawn(draw: random.Random, drill: bool, side: int) -> Picture:

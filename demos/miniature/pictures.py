@@ -21,6 +21,8 @@ OPPOSITE_POSITION = {"above": "below", "below": "above", "left of": "right of", 
 MAX_COUNT = 6
 DIGIT_RADIUS = 0.35
 """Of the font's size."""
+ROUND_DIGITS = (0, 3, 5, 6, 8, 9)
+"""Those that are taken for each other."""
 NUMBER_QUESTIONS = ("what number is it", "which number do you see", "what digit is it", "which digit is this")
 NUMBER_COLOR_QUESTIONS = ("what color is the number", "which color is the digit")
 
@@ -56,6 +58,8 @@ class Picture:
     questions: tuple[VisualQuestion, ...]
     held_out: bool
     shapes: tuple[Shape, ...]
+    lopsided: frozenset[str] = frozenset()
+    """Replies that a wrong rule gives, too: in all that is not kept out, what looks or lies alike has no other."""
 
 
 def _polygon(shape: Shape, side: int) -> list[tuple[float, float]]:
@@ -172,7 +176,9 @@ def _digit(draw: random.Random, side: int) -> Picture:
         ask(draw, (*NUMBER_COLOR_QUESTIONS, "what color is it"), f"It is {color}."),
     )
     caption = sentence(f"the number {number} in {color}")
-    return Picture(image, caption, asked, digit_held_out(digit, color), (shape,))
+    alike = any(digit_held_out(other, color) for other in ROUND_DIGITS) and digit in ROUND_DIGITS
+    lopsided = frozenset((asked[0].reply,) if alike else ())
+    return Picture(image, caption, asked, digit_held_out(digit, color), (shape,), lopsided)
 
 
 def digit_held_out(digit: int, color: str) -> bool:
@@ -223,8 +229,15 @@ def _pair(draw: random.Random, side: int) -> Picture:
         turned = OPPOSITE_POSITION[position]
         caption = sentence(f"{with_article(other, second)} {turned} {with_article(color, first)}")
     image = draw_shapes(shapes, draw_background(draw), side)
-    held_out = stable_hash("pair", *sorted((first, second)), position) % 5 == 0
-    return Picture(image, caption, asked, held_out, tuple(shapes))
+    held_out = _pair_held_out(first, second, position)
+    turned_held_out = _pair_held_out(first, second, OPPOSITE_POSITION[position])
+    # Where the one is, and the color of the other, can then be told from the two kinds alone.
+    lopsided = frozenset((asked[0].reply, asked[2].reply) if turned_held_out else ())
+    return Picture(image, caption, asked, held_out, tuple(shapes), lopsided)
+
+
+def _pair_held_out(first: str, second: str, position: str) -> bool:
+    return stable_hash("pair", *sorted((first, second)), position) % 5 == 0
 
 
 def draw_picture(draw: random.Random, held_out: bool, side: int | None = None) -> Picture:
