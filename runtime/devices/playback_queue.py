@@ -6,65 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from sottovoce.runtime.devices.interface import Levels, Samples
 from sottovoce.runtime.devices.level_meter import LevelMeter
+from sottovoce.runtime.devices.playback_format import PlaybackCounts, PlaybackFormat
 from sottovoce.runtime.devices.playback_segment import HandOver, Segment
 from sottovoce.runtime.devices.ring_buffer import RingBuffer
-from sottovoce.runtime.devices.settings import SPEECH_RATE, DeviceSettings
 from sottovoce.runtime.features.resampling import StreamingResampler
 
 REMEMBERED_EPOCHS = 256
 REMEMBERED_IN_BLOCKS = 8
 """Of so many of them also which blocks the device took; of all, it would be megabytes after an hour."""
 DUCK_RAMP_S = 0.03
-
-
-@dataclass(frozen=True)
-class PlaybackFormat:
-    """How a speaker plays.
-
-    Attributes:
-        device_rate: frames a second that the device takes.
-        sample_rate: samples a second of the speech.
-        ring_seconds: speech that may wait for the device.
-        fade_s: how long a stopped reply fades out.
-        duck_gain: what a ducked reply is multiplied with.
-    """
-
-    device_rate: int
-    sample_rate: int = SPEECH_RATE
-    ring_seconds: float = 120.0
-    fade_s: float = 0.005
-    duck_gain: float = 0.25
-
-    @classmethod
-    def of(cls, settings: DeviceSettings, device_rate: int, sample_rate: int) -> PlaybackFormat:
-        """What the settings ask for, on a device with this rate."""
-        gain = 10 ** (settings.duck_db / 20)
-        return cls(device_rate, sample_rate, settings.playback_seconds, settings.fade_ms / 1000, gain)
-
-
-@dataclass(frozen=True)
-class PlaybackCounts:
-    """What was not smooth so far.
-
-    Attributes:
-        own_underruns: times that a reply went on but was not written fast enough,
-        own_silence: and the samples of silence that were heard instead.
-        device_underruns: times that the device said it had nothing to play.
-        ends: replies that were played to their natural end; not an underrun.
-        stops: replies that were stopped while they were heard.
-    """
-
-    own_underruns: int = 0
-    own_silence: int = 0
-    device_underruns: int = 0
-    ends: int = 0
-    stops: int = 0
 
 
 class PlaybackQueue:
@@ -100,6 +55,7 @@ class PlaybackQueue:
         self._ducked = False
         # The device's side.
         self._current: Segment | None = None
+        self._before: Segment | None = None
         self._gain = 1.0
         self._own_underruns = 0
         self._own_silence = 0
@@ -220,11 +176,28 @@ class PlaybackQueue:
         self._meter.measure(block)
         return block
 
+    def drop_stopped(self) -> bool:
+        """Whether the device is to drop all that it holds, since that is of a reply that was stopped.
+
+        What is dropped was not heard. For the device's thread alone, before it asks for a block; never waits.
+        """
+        segment, now, rate = self._current, self._clock(), self.form.device_rate
+        if segment is None or not segment.stopped or not segment.is_held(now, rate):
+            return False
+        if not segment.over:
+            segment.over = True
+            self._stops += 1
+            self._ring.skip_to(segment.written)
+        segment.drop(now, rate)
+        if self._before is not None and self._before.is_held(now, rate):
+            self._before.forget_unplayed(now, rate)
+        return True
+
     def _next_segment(self) -> Segment | None:
         if self._current is None or self._current.over:
             if not self._queued:
                 return None
-            self._current = self._queued.popleft()
+            self._before, self._current = self._current, self._queued.popleft()
             self._ring.skip_to(self._current.begin)
         return self._current
 

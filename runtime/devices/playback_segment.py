@@ -45,6 +45,7 @@ class Segment:
         dry_frames: frames of silence since the device wanted some that were not there yet.
         handed_over: the newest blocks that the device took.
         heard: frames that were heard, at least; never becomes less.
+        dropped_at: when the device dropped what it held of it, if it did.
     """
 
     epoch: int
@@ -60,6 +61,7 @@ class Segment:
     dry_frames: int = 0
     handed_over: deque[HandOver] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BLOCKS))
     heard: int = 0
+    dropped_at: float | None = None
 
     def hand_over(self, frames: int, moment: float, plays_at: float) -> None:
         """Note that the device took `frames` more."""
@@ -68,6 +70,8 @@ class Segment:
 
     def heard_frames(self, now: float, device_rate: int) -> int:
         """Frames that were heard by `now`."""
+        if self.dropped_at is not None:
+            now = min(now, self.dropped_at)
         for block in reversed(list(self.handed_over)):  # list(): one step, so that the device's thread may go on
             if now >= block.plays_at:
                 elapsed = round((now - block.plays_at) * device_rate)
@@ -75,14 +79,29 @@ class Segment:
                 break
         return self.heard
 
+    def is_held(self, now: float, device_rate: int) -> bool:
+        """Whether the device still holds frames of it, by what was told of them."""
+        if not self.handed_over or self.dropped_at is not None:
+            return False
+        last = self.handed_over[-1]
+        return last.plays_at + last.frames / device_rate > now
+
+    def drop(self, now: float, device_rate: int) -> None:
+        """The device drops what it holds: that is never heard."""
+        self.heard_frames(now, device_rate)
+        self.dropped_at = now
+
     def forget_unplayed(self, now: float, device_rate: int) -> None:
         """The device went away with what it held: that is not heard any more, nor played again."""
         self.heard_frames(now, device_rate)
         self.handed_over.clear()
 
     def forget_heard(self, now: float, device_rate: int) -> None:
-        """Blocks of a reply that was heard to its last frame tell nothing any more."""
-        if self.over and self.heard_frames(now, device_rate) == self.consumed:
+        """Blocks of a reply of which nothing more will be heard tell nothing any more."""
+        if not (self.over and self.handed_over):
+            return
+        heard = self.heard_frames(now, device_rate)
+        if heard == self.consumed or self.dropped_at is not None:
             self.handed_over.clear()
 
     @property

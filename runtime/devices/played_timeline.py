@@ -40,6 +40,10 @@ class PlayedTimeline:
         """Note a block (n,) whose first frame is heard at `plays_at` (seconds). For the device's thread."""
         self._blocks.append((plays_at, block))
 
+    def drop(self, moment: float) -> None:
+        """The device dropped what it would have played from `moment` on. For the device's thread."""
+        self._blocks.append((moment, np.zeros(0, dtype=np.float32)))
+
     def reference(self, moment: float, count: int) -> Samples:
         """What was heard from `moment` on: (m,) at 16 kHz, m at most `count`; what is not known yet is left out.
 
@@ -57,6 +61,9 @@ class PlayedTimeline:
         return heard
 
     def _take(self, plays_at: float, block: Samples) -> None:
+        if not len(block):
+            self._silence(plays_at)
+            return
         began = plays_at - self._frames / self.device_rate
         if self._began is not None and abs(began - self._estimate) > JUMP_S:
             self._keep(self._resampler.finish())
@@ -73,6 +80,11 @@ class PlayedTimeline:
                 self._began = self._estimate
         self._frames += len(block)
         self._keep(self._resampler.append(block))
+
+    def _silence(self, moment: float) -> None:
+        if self._began is not None:
+            start = max(0, round((moment - self._began) * CAPTURE_RATE) - self._first)
+            self._kept[start:] = 0
 
     def _restart(self, plays_at: float) -> None:
         """Count from here: the kept samples before lie before position 0."""

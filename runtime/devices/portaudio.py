@@ -20,6 +20,7 @@ from sottovoce.runtime.devices.selection import Direction, choose_device, find_a
 MOST_PLAUSIBLE_DELAY_S = 2.0
 # PortAudio's own numbers, so that a callback looks nothing up.
 PA_CONTINUE = 0
+PA_ABORT = 2
 PA_INPUT_OVERFLOW = 2
 PA_OUTPUT_UNDERFLOW = 4
 SWITCH_INTERVAL_S = 0.001
@@ -145,7 +146,8 @@ class DeviceStream:
 
     Args:
         request: what to open.
-        on_block: called in the device's thread with every block; gives what to play, or None when capturing.
+        on_block: called in the device's thread with every block. A speaker's gives what to play, or None to have the
+            device drop what it holds; then nothing is called until `start_again`. A microphone's gives None.
         on_shut: called when it was open and is closed, for whatever reason; no block comes then.
 
     Raises:
@@ -158,6 +160,8 @@ class DeviceStream:
         self._on_shut = on_shut
         self._stream: Any = None
         self._latency_s = 0.0
+        self.has_dropped = False
+        """The device has dropped what it held, or is about to."""
         with PORTAUDIO.lock:
             PORTAUDIO.streams.add(self)
             try:
@@ -227,6 +231,19 @@ class DeviceStream:
                 self.shut()
                 raise
 
+    def start_again(self) -> bool:
+        """After it dropped what it held: let the device call again; whether that worked."""
+        with PORTAUDIO.lock:
+            self.has_dropped = False
+            if self._stream is None:
+                return False
+            try:
+                self._stream.stop_stream()
+                self._stream.start_stream()
+            except OSError:
+                return False
+            return True
+
     def open_again(self) -> bool:
         """After it was shut: find the device anew and open it at the same rate; whether that worked."""
         with PORTAUDIO.lock:
@@ -266,7 +283,8 @@ class DeviceStream:
         block = Block(np.zeros(0, dtype=np.float32), frames, delay_s, bool(status & PA_OUTPUT_UNDERFLOW))
         mono = self._on_block(block)
         if mono is None:
-            mono = np.zeros(frames, dtype=np.float32)
+            self.has_dropped = True
+            return bytes(4 * frames * self._channels), PA_ABORT
         return np.repeat(mono, self._channels).tobytes(), PA_CONTINUE
 
     def _plausible(self, delay_s: float) -> float:

@@ -41,7 +41,9 @@ class DeviceSettings:
         output_buffer_ms: what the device takes at a time; a reply that is stopped ends within this.
         capture_seconds: captured sound that may wait for `read()` before the newest is lost (and counted).
         playback_seconds: speech that may wait for the loudspeaker before `write()` waits.
-        fade_ms: a stopped reply fades out over this, so that it does not click; at most half an output buffer.
+        drop_on_stop: the device drops what it holds of a reply that is stopped, two output buffers and what is behind
+            them: silence comes sooner by so much, but without a fade. It is started anew then, in some 20 ms.
+        fade_ms: else it fades out over this, so that it does not click; at most half an output buffer.
         duck_db: how much quieter `duck(True)` makes a reply.
         stall_s: a device that has not called for so long has vanished.
         reopen: when a vanished device is tried again.
@@ -54,6 +56,7 @@ class DeviceSettings:
     output_buffer_ms: float = 20.0
     capture_seconds: float = 10.0
     playback_seconds: float = 120.0
+    drop_on_stop: bool = True
     fade_ms: float = 5.0
     duck_db: float = -12.0
     stall_s: float = 2.5

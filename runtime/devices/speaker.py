@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from sottovoce.runtime.devices.interface import DeviceEvent, DeviceInfo, Levels, Samples
-from sottovoce.runtime.devices.playback_queue import PlaybackCounts, PlaybackFormat, PlaybackQueue
+from sottovoce.runtime.devices.playback_format import PlaybackCounts, PlaybackFormat
+from sottovoce.runtime.devices.playback_queue import PlaybackQueue
 from sottovoce.runtime.devices.playback_segment import HandOver
 from sottovoce.runtime.devices.played_timeline import PlayedTimeline
 from sottovoce.runtime.devices.portaudio import Block, DeviceStream, StreamRequest
@@ -30,6 +31,7 @@ class Speaker:
         request = StreamRequest("speaker", settings.speaker, settings.output_buffer_ms, debug=settings.debug)
         self.sample_rate = sample_rate
         self._patience_s = settings.output_buffer_ms / 1000
+        self._drops = settings.drop_on_stop
         self._stream = DeviceStream(request, self._give, self._shut)
         with ExitStack() as undo:  # also after Ctrl-C: nothing stays half open
             undo.callback(self._stream.close)
@@ -69,7 +71,10 @@ class Speaker:
         self._queue.finish(epoch)
 
     def stop(self, epoch: int) -> None:
-        """The reply fades out in the next output buffer; nothing of it is played after, also if it is written later."""
+        """Silence the reply within one output buffer; nothing of it is played after, also if it is written later.
+
+        The device drops what it holds then. Without `drop_on_stop` it plays that, and a fade.
+        """
         self._queue.stop(epoch)
 
     def played(self, epoch: int) -> int:
@@ -122,9 +127,13 @@ class Speaker:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self.close()
 
-    def _give(self, block: Block) -> Samples:
+    def _give(self, block: Block) -> Samples | None:
         now = time.monotonic()
         self._supervisor.watch.called(now)
+        if self._drops and self._queue.drop_stopped():
+            self._timeline.drop(now)
+            self._supervisor.look_now()
+            return None
         sound = self._queue.fill(block.frames, block.delay_s, block.xrun)
         self._timeline.append(sound, now + block.delay_s)
         return sound

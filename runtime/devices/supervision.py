@@ -14,6 +14,7 @@ from sottovoce.runtime.devices.reopening import ReopenSchedule, StallWatch
 from sottovoce.runtime.devices.settings import ReopenPolicy
 
 LOOK_EVERY_S = 0.1
+DROPS_WITHIN_S = 0.5
 LOOK_FOR_NEW_DEVICES_EVERY = 4
 """Seeing a device that came under a new name costs the other streams a restart: only each fourth try does."""
 
@@ -44,6 +45,7 @@ class Supervisor:
         self._clock = clock
         self._events: deque[DeviceEvent] = deque()
         self._closing = threading.Event()
+        self._look = threading.Event()
         self.watch = StallWatch(stall_s, clock())
         self.given_up = False
         self._thread = threading.Thread(target=self._run, name=f"sottovoce {stream.request.direction}", daemon=True)
@@ -52,6 +54,10 @@ class Supervisor:
         """Begin to watch a stream that was just opened."""
         self.watch.called(self._clock())
         self._thread.start()
+
+    def look_now(self) -> None:
+        """The stream is about to drop what the device holds; it is started again as soon as it has."""
+        self._look.set()
 
     def events(self) -> list[DeviceEvent]:
         """What happened since the last call."""
@@ -75,16 +81,30 @@ class Supervisor:
     def close(self) -> None:
         """Stop watching, and close the device for good."""
         self._closing.set()
+        self._look.set()
         if self._thread.is_alive():
             self._thread.join()
         self._stream.close()
 
     def _run(self) -> None:
-        while not self._closing.wait(LOOK_EVERY_S):
+        while not self._closing.is_set():
+            self._look.wait(LOOK_EVERY_S)
+            self._look.clear()
+            if self._closing.is_set() or (self._stream.has_dropped and self._start_again()):
+                continue
             if self.watch.is_stalled(self._clock()) or not self._stream.is_running:
                 self._stream.shut()
                 if not self._bring_back():
                     return
+
+    def _start_again(self) -> bool:
+        """Once the device has dropped what it held."""
+        deadline = self._clock() + DROPS_WITHIN_S
+        while self._stream.is_running and self._clock() < deadline:
+            if self._closing.wait(0.002):
+                return True
+        self.watch.called(self._clock())
+        return self._stream.start_again()
 
     def _bring_back(self) -> bool:
         schedule = ReopenSchedule(self._policy, self._clock())

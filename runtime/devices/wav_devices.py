@@ -12,7 +12,8 @@ import numpy as np
 from sottovoce.runtime.devices.errors import DeviceError
 from sottovoce.runtime.devices.interface import Captured, DeviceEvent, Levels, Samples
 from sottovoce.runtime.devices.level_meter import LevelMeter
-from sottovoce.runtime.devices.playback_queue import PlaybackCounts, PlaybackFormat, PlaybackQueue
+from sottovoce.runtime.devices.playback_format import PlaybackCounts, PlaybackFormat
+from sottovoce.runtime.devices.playback_queue import PlaybackQueue
 from sottovoce.runtime.devices.played_timeline import PlayedTimeline
 from sottovoce.runtime.devices.settings import CAPTURE_RATE, SPEECH_RATE, DeviceSettings
 from sottovoce.runtime.features.audio_file import AudioSource, WavWriter, read_audio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,6 +107,41 @@ class Recorder:
     def samples(self) -> np.ndarray:
         data = self._path.read_bytes()
         return np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4")
+
+
+class TimedRecorder:
+    """Records a sink and notes when each piece came in: a bound from above for when it was heard."""
+
+    rate = 48_000
+    last_sound = 0.0
+    """When the last loud sample came in, of `time.monotonic`."""
+
+    def __init__(self, pulse: PulseAudio, sink: str) -> None:
+        command = ["parec", f"--device={sink}.monitor", f"--rate={self.rate}", "--channels=1", "--format=s16le"]
+        command += ["--latency-msec=5"]
+        self._process = subprocess.Popen(command, env=pulse.environment, stdout=subprocess.PIPE, bufsize=0)
+        self._pieces: list[np.ndarray] = []
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        while data := self._process.stdout.read(4096):
+            samples = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")
+            self._pieces.append(samples)
+            loud = np.flatnonzero(np.abs(samples) > 300)
+            if len(loud):
+                self.last_sound = time.monotonic() - (len(samples) - 1 - loud[-1]) / self.rate
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        self._thread.join(10)
+
+    @property
+    def samples(self) -> np.ndarray:
+        """All that was recorded (n,)."""
+        return np.concatenate(self._pieces).astype(np.float32) / 32768
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float) -> None:

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
-from pulse_audio import PulseAudio, wait_until
+from pulse_audio import PulseAudio, TimedRecorder, wait_until
 from sound_likeness import explained_db
 
 from sottovoce.runtime.devices import DeviceSettings, ReopenPolicy, open_microphone, open_speaker
@@ -86,32 +87,6 @@ def percentiles(milliseconds: list[float]) -> str:
     return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {max(milliseconds):.1f} ms"
 
 
-class TimedRecorder:
-    """Records a sink and notes when each piece came in: a bound from above for when it was heard."""
-
-    def __init__(self, pulse: PulseAudio, sink: str) -> None:
-        command = ["parec", f"--device={sink}.monitor", "--rate=48000", "--channels=1", "--format=s16le"]
-        command += ["--latency-msec=5"]
-        self._process = subprocess.Popen(command, env=pulse.environment, stdout=subprocess.PIPE, bufsize=0)
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        while data := self._process.stdout.read(4096):
-            samples = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")
-            loud = np.flatnonzero(np.abs(samples) > 300)
-            if len(loud):
-                self.last_sound = time.monotonic() - (len(samples) - 1 - loud[-1]) / 48_000
-
-    last_sound = 0.0
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-        self._thread.join(10)
-
-
 def test_stop_as_the_monitor_hears_it(pulse: PulseAudio, routed, capsys):
     said = steady(1.0)
     tails = []
@@ -132,6 +107,50 @@ def test_stop_as_the_monitor_hears_it(pulse: PulseAudio, routed, capsys):
         print(f"\nstop(), 30 times: the monitor hears the last sample after {percentiles(tails)}", end="; ")
         print(f"PortAudio's own latency is {latency_ms:.0f} ms")
     assert np.percentile(tails, 90) < 150
+
+
+def test_a_reply_after_a_dropped_one_is_whole(pulse: PulseAudio, routed, reply, tmp_path):
+    """The device is started again with nothing of the stopped reply left in it, and counts what was heard of it."""
+    with pulse.record("speaker", tmp_path / "played.f32", 24_000) as recorder, open_speaker(PULSE) as speaker:
+        for epoch in range(3):
+            speaker.write(epoch, steady(2.0))
+            wait_until(lambda: speaker.played(epoch) > 4800, 5)  # noqa: B023 - called at once
+            handed = sum(block.frames for block in speaker.handed_over(epoch)) / speaker.device.sample_rate
+            speaker.stop(epoch)
+            time.sleep(0.1)
+            assert 4800 < speaker.played(epoch) < 24_000 * handed  # what was dropped was not heard
+        speaker.write(3, reply)
+        speaker.finish(3)
+        wait_until(lambda: speaker.pending(3) == 0, 10)
+        assert speaker.played(3) == len(reply)
+        assert speaker.events() == []  # it did not vanish
+        assert (speaker.counts.stops, speaker.counts.own_underruns) == (3, 0)
+    db, _ = explained_db(recorder.samples, reply)
+    assert db > 20
+
+
+def test_dropping_silences_sooner_than_a_fade(pulse: PulseAudio, routed, capsys):
+    said = steady(1.0)
+
+    def tail_ms(settings: DeviceSettings) -> float:
+        tails, recorder = [], TimedRecorder(pulse, "speaker")
+        try:
+            with open_speaker(settings) as speaker:
+                for epoch in range(8):
+                    speaker.write(epoch, said)
+                    wait_until(lambda: speaker.played(epoch) > 2400, 5)  # noqa: B023 - called at once
+                    stopped = time.monotonic()
+                    speaker.stop(epoch)
+                    time.sleep(0.3)
+                    tails.append(1000 * (recorder.last_sound - stopped))
+        finally:
+            recorder.close()
+        return float(np.median(tails))
+
+    dropped, faded = tail_ms(PULSE), tail_ms(replace(PULSE, drop_on_stop=False))
+    with capsys.disabled():
+        print(f"\nstop() is heard by the monitor after {dropped:.1f} ms; with a fade after {faded:.1f} ms")
+    assert dropped < faded - 20
 
 
 def test_starving_on_purpose_is_counted_as_ours(pulse: PulseAudio, routed, reply):

@@ -12,7 +12,7 @@ keeps of the reply:
 - edits: words to change between what it wrote and the history, its own mistakes included.
 
 With `--devices N`, N more through PulseAudio, in real time: null sinks of a daemon of our own for room and loudspeaker,
-whose monitor is recorded by another program. There the last sample counts as played when its block is handed over.
+whose monitor is recorded by another program. There the last sample counts as played when it comes in from the monitor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import soxr
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
 
-from pulse_audio import PulseAudio, own_daemon  # noqa: E402
+from pulse_audio import PulseAudio, TimedRecorder, own_daemon  # noqa: E402
 from spoken_chat import Shown, SpokenChat, sound_of, spoken_chat  # noqa: E402  # where tests keep it
 
 from sottovoce.calibration.edit_distance import edit_distance  # noqa: E402
@@ -163,6 +163,12 @@ class OnDevices:
         rate = assistant.sample_rate
         parts = Parts(worker, self.microphone, self.speaker, self.shown, time.monotonic, rate, DuplexSettings())
         self.session = ChatSession(parts)
+        self.stopped_at, self._stop = 0.0, self.speaker.stop
+        self.speaker.stop = self._note_stop  # type: ignore[method-assign]
+
+    def _note_stop(self, epoch: int) -> None:
+        self.stopped_at = time.monotonic()
+        self._stop(epoch)
 
     def close(self) -> None:
         self.microphone.close()
@@ -181,10 +187,10 @@ class OnDevices:
     def say(self, question: np.ndarray) -> Popen[bytes]:
         return self.pulse.play("room", soxr.resample(question, 16_000, 48_000), 48_000)
 
-    def interrupt(self, questions: Sequence[np.ndarray], chance: random.Random, wav: Path) -> _Heard | None:
+    def interrupt(self, questions: Sequence[np.ndarray], chance: random.Random) -> _Heard | None:
         """Ask, speak over the reply, and what was recorded of it; None if the reply is too short for that."""
         session, over = self.session, len(self.shown.over)
-        with self.pulse.record("speaker", wav, self.speaker.sample_rate) as recorder:
+        with closing(TimedRecorder(self.pulse, "speaker")) as recorder:
             players = [self.say(questions[0])]
             quiet_from = time.monotonic() + len(questions[0]) / 16_000 + 3
             self.until(
@@ -205,8 +211,8 @@ class OnDevices:
                 spoke_at = time.monotonic() + _onset_s(questions[1])
                 players.append(self.say(questions[1]))
                 self.until(lambda: session.duplex.state in ("stopping", "listening") or session.turns[epoch].is_over)
-                stopped = time.monotonic()
                 self.until(lambda: session.turns[epoch].is_over)
+            time.sleep(0.2)  # what is on its way to the recorder
         session.tell(InterruptKey(session.now))
         for player in players:
             player.wait(20)
@@ -214,13 +220,11 @@ class OnDevices:
         turn = session.turns.get(epoch) if epoch is not None else None
         if turn is None or len(players) < 2 or turn.reason != "cancelled":
             return None
-        last = self.speaker.handed_over(epoch)[-1]
         sound = recorder.samples
         loud = np.flatnonzero(np.abs(sound) > 1e-3)
-        after_stop = max(0.0, last.moment - stopped)
-        one = Interruption(
-            self.shown.texts[epoch].strip(), turn.text, turn.played_seconds, after_stop, stopped + after_stop - spoke_at
-        )
+        after_stop = max(0.0, recorder.last_sound - self.stopped_at)
+        after_speech = self.stopped_at + after_stop - spoke_at
+        one = Interruption(self.shown.texts[epoch].strip(), turn.text, turn.played_seconds, after_stop, after_speech)
         return one, sound[loud[0] : loud[-1] + 1]
 
 
@@ -239,9 +243,9 @@ def measure_devices(
             os.environ.update(PULSE_SINK="speaker", PULSE_SOURCE="room.monitor")
             with closing(OnDevices(assistant, worker, pulse)) as devices:
                 while len(found) < options.devices:
-                    heard = devices.interrupt(chance.sample(questions, 2), chance, folder / "reply.f32")
+                    heard = devices.interrupt(chance.sample(questions, 2), chance)
                     if heard is not None:
-                        judge(*heard, assistant.sample_rate, listener)
+                        judge(*heard, TimedRecorder.rate, listener)
                         found.append(heard[0])
                         print(f"\r{len(found)}", end="", file=sys.stderr)
     finally:

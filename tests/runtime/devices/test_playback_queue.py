@@ -9,7 +9,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sottovoce.runtime.devices.playback_queue import PlaybackFormat, PlaybackQueue
+from sottovoce.runtime.devices.playback_format import PlaybackFormat
+from sottovoce.runtime.devices.playback_queue import PlaybackQueue
 from sottovoce.runtime.devices.wav_devices import SteppedClock
 
 BLOCK = 480  # 20 ms at 24 kHz
@@ -70,6 +71,74 @@ def test_at_another_rate_the_pieces_together_are_resampled_at_once(rate):
     np.testing.assert_allclose(heard[: len(expected)], expected, atol=2e-4)
     assert not heard[len(expected) :].any()
     assert playing.queue.played(1) == 24_000
+
+
+def test_what_the_device_drops_of_a_stopped_reply_was_not_heard():
+    playing = Playing(48_000, delay_s=0.06)
+    playing.queue.write(1, speech(24_000))
+    for _ in range(10):
+        assert not playing.queue.drop_stopped()
+        playing.play(1)
+    heard = playing.queue.played(1)
+    assert 0 < heard < 10 * BLOCK
+    playing.queue.stop(1)
+    assert playing.queue.drop_stopped()
+    assert not playing.queue.drop_stopped()  # once
+    playing.clock.advance(1.0)
+    assert playing.queue.played(1) == heard
+    assert playing.queue.pending(1) == 0
+    assert playing.queue.counts.stops == 1
+    assert playing.queue.write(1, speech(100)) == 0
+    playing.queue.write(2, speech(960, seed=4))
+    playing.queue.finish(2)
+    np.testing.assert_array_equal(playing.play(3)[: 2 * 480] > 0, True)  # nothing of the first reply is left
+    playing.clock.advance(1.0)
+    assert playing.queue.played(2) == 960
+
+
+def test_the_end_of_a_reply_that_the_device_still_holds_is_dropped_too():
+    playing = Playing(delay_s=0.06)
+    playing.queue.write(1, speech(960))
+    playing.queue.finish(1)
+    playing.play(3)
+    playing.queue.stop(1)
+    assert playing.queue.drop_stopped()
+    playing.clock.advance(1.0)
+    assert playing.queue.played(1) == 0
+    assert playing.queue.counts.ends == 1
+
+
+@pytest.mark.parametrize("state", ["not written", "not heard", "heard to its end", "played"])
+def test_nothing_is_dropped_of_what(state):
+    playing = Playing(delay_s=0.02)
+    playing.queue.write(1, speech(960))
+    playing.queue.finish(1)
+    stopped = 1
+    if state == "not written":
+        playing.play(1)
+        stopped = 7
+    elif state == "heard to its end":
+        playing.play(5)
+    elif state == "played":  # another one is stopped
+        playing.play(1)
+        playing.queue.write(2, speech(960))
+        stopped = 2
+    playing.queue.stop(stopped)
+    assert not playing.queue.drop_stopped()
+
+
+def test_a_reply_before_the_stopped_one_ends_with_it():
+    """The device holds the end of one and the beginning of the next."""
+    playing = Playing(delay_s=0.1)
+    playing.queue.write(1, speech(480))
+    playing.queue.finish(1)
+    playing.queue.write(2, speech(4800))
+    playing.play(3)
+    playing.queue.stop(2)
+    assert playing.queue.drop_stopped()
+    playing.clock.advance(1.0)
+    assert playing.queue.played(1) == playing.queue.played(2) == 0
+    assert playing.queue.pending(1) == playing.queue.pending(2) == 0
 
 
 def test_what_was_heard_long_ago_takes_no_memory_but_is_still_known():

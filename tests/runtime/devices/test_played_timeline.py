@@ -46,3 +46,18 @@ def test_only_the_last_seconds_are_kept():
     assert not timeline.reference(13.0, 320).any()
     np.testing.assert_allclose(timeline.reference(23.0, 320), 1150 / 1200)
     assert len(timeline._kept) == 160_000
+
+
+def test_what_the_device_dropped_was_silence():
+    timeline = PlayedTimeline(16_000)
+    for block in range(4):
+        timeline.append(np.full(320, 0.5, dtype=np.float32), 5.0 + block * 0.02)
+        timeline.reference(5.0, 160)  # it is known already when it is dropped
+    timeline.drop(5.03)
+    heard = timeline.reference(5.0, 1280)
+    np.testing.assert_allclose(heard[:480], 0.5)
+    assert not heard[480:].any()
+    timeline.append(np.full(320, 0.7, dtype=np.float32), 5.5)
+    heard = timeline.reference(5.0, 16_000)
+    assert not heard[480:8000].any()
+    np.testing.assert_allclose(heard[8000:8320], 0.7)
