@@ -1,8 +1,9 @@
-"""Memory that goes back to the system when it is freed, for programs that hold conversations for hours."""
+"""Memory of programs that hold conversations for hours: freed, it goes back to the system; kept, it costs no time."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from typing import Any
 
@@ -28,6 +29,16 @@ def trim_freed_memory() -> bool:
     """Give back the holes between small blocks, too; takes up to a millisecond, so best while nobody waits."""
     library = _c_library()
     return library is not None and bool(library.malloc_trim(0))
+
+
+def keep_what_is_loaded() -> None:
+    """Look at what is there now in no later collection of cycles, in which no thread can do anything.
+
+    Best called when everything is loaded. A whole collection then takes less than a millisecond instead of 12 to 15 (on
+    one core of an EPYC), most of what an output buffer lasts.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _c_library() -> Any:

@@ -40,7 +40,7 @@ from sottovoce.runtime.devices import (
 )
 from sottovoce.runtime.duplex.settings import DuplexSettings
 from sottovoce.runtime.profile import peak_memory_mb
-from sottovoce.runtime.steady_memory import give_back_freed_memory
+from sottovoce.runtime.steady_memory import give_back_freed_memory, keep_what_is_loaded
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,7 @@ class _Chat:
             if options.capture is not None:  # a folder that cannot be written shows at once
                 capturing = Capturing(options.capture, options.capture_max, assistant.bundle, self._console)
             assistant.load(speech=not options.silent)
+            keep_what_is_loaded()
             stop = stack.enter_context(StopWish())
             screen = Screen(sys.stderr if self._console.as_json else sys.stdout)
             stack.callback(screen.close)

@@ -39,7 +39,7 @@ from spoken_chat import SpokenChat, spoken_chat  # noqa: E402  # where tests kee
 from sottovoce.runtime import Assistant, AudioChunk, read_audio  # noqa: E402
 from sottovoce.runtime.chat.worker import ConversationWorker, Made, Message  # noqa: E402
 from sottovoce.runtime.conversation import Conversation  # noqa: E402
-from sottovoce.runtime.steady_memory import give_back_freed_memory  # noqa: E402
+from sottovoce.runtime.steady_memory import give_back_freed_memory, keep_what_is_loaded  # noqa: E402
 
 FIRST_FLAT_TURN = 20
 """By then the context was full for the first time, and was filled again with what is remembered."""
@@ -228,6 +228,7 @@ def main() -> None:
     questions = spoken_questions(options.set)
     with tempfile.TemporaryDirectory() as folder, Assistant.open(options.bundle, threads=options.threads) as assistant:
         assistant.load()
+        keep_what_is_loaded()
         if options.devices:
             found = converse_on_devices(assistant, questions, options.minutes, Path(folder))
         else:
