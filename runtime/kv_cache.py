@@ -11,7 +11,16 @@ from sottovoce.runtime.backends.session import Array, Session
 from sottovoce.runtime.errors import BackendError, SottovoceError
 
 CAPACITY_STEP = 256
-"""Buffers grow by so many positions: attention costs what is used, and growing costs little beside it."""
+"""Buffers have a multiple of so many positions: attention takes time for all that there is room for."""
+STEPS_KEPT = 8
+"""A long buffer grows by a part of its length, between a 16th and an 8th: copying it then costs little beside reading
+it for every token, and so do the places that are read in vain."""
+
+
+def roomy_capacity(needed: int, step: int, max_length: int) -> int:
+    """Positions to have room for, where `needed` are filled soon."""
+    grain = step * max(1, needed // (STEPS_KEPT * step))
+    return min(-(-needed // grain) * grain, max_length)
 
 
 class ContextFullError(SottovoceError):
@@ -31,7 +40,7 @@ class KVCache:
 
     Args:
         session: the decoder that fills it.
-        step: positions to grow by, where the graph takes buffers of any size.
+        step: positions to grow by at least, where the graph takes buffers of any size.
     """
 
     def __init__(self, session: Session, step: int = CAPACITY_STEP) -> None:
@@ -116,6 +125,7 @@ class KVCache:
                 f"its context holds {self.max_length}"
             )
             raise ContextFullError(message, fix="use a shorter prompt, or start a new conversation")
-        if needed > self.capacity:
-            steps = -(-needed // self._step)
-            self._buffers.grow(min(steps * self._step, self.max_length), keep=self._length)
+        capacity = roomy_capacity(needed, self._step, self.max_length)
+        # What was rewound a long way is given back: reading it in vain would cost more than copying the rest.
+        if needed > self.capacity or self.capacity > 2 * capacity:
+            self._buffers.resize(capacity, keep=self._length)

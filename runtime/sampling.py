@@ -84,6 +84,8 @@ class Sampler:
             used: ids that the repetition penalty is for.
             banned: ids that are never picked.
         """
+        if self.options.is_greedy and not (banned or (used and self.options.repetition_penalty != 1.0)):
+            return int(np.argmax(logits))  # no copy of a vocabulary for each token
         scores = np.array(logits, dtype=np.float64).reshape(-1)
         if used and self.options.repetition_penalty != 1.0:
             index = np.unique(np.asarray(used, dtype=np.int64))

@@ -88,6 +88,7 @@ class BlameFinder:
 
     def _own_result(self, maker: onnx.NodeProto, name: str) -> float | None:
         """How far the engine's result is from what the smaller graph's own node gives for its inputs."""
+        maker = self._pair.found.attention.get(name, maker)
         arrays = [self._operand_array(value) if value else None for value in maker.input]
         result = recompute(maker, name, arrays, self._pair.found.graph.opset)
         return None if result is None else relative_error(result, self._values.found(name))
@@ -97,6 +98,9 @@ class BlameFinder:
         is_stored = operand is not None and operand.base in self._pair.found.stored.names
         if operand is not None and operand.dequantize is not None and is_stored:
             return self._pair.found.stored.dequantized(operand.dequantize)
+        buffer = self._pair.found.cache_dequantized(value)
+        if buffer is not None:
+            return self._values.found(value) * self._pair.found.stored.read(buffer.input[1])
         return self._values.found(value)
 
     def _rounding(self, cause: Cause) -> Verdict:

@@ -20,7 +20,7 @@ from sottovoce.calibration.divergence.call_values import CallValues
 from sottovoce.calibration.divergence.difference import relative_error
 from sottovoce.calibration.divergence.graph_pair import GraphPair, Operand
 from sottovoce.calibration.divergence.recompute import recompute
-from sottovoce.calibration.quantization.cache_precision import UPDATE_PLACES
+from sottovoce.calibration.quantization.cache_precision import update_place
 
 Array = npt.NDArray[Any]
 CauseKind = Literal["activation", "weight", "cache", "inherited"]
@@ -76,13 +76,14 @@ class CauseFinder:
 
     def errors_at(self, name: str) -> NodeErrors | None:
         """Take the node apart that computes `name`; None for a graph's input."""
-        node = self._pair.reference.producers.get(name)
+        node = self._pair.reference.computed_by(name)
         if node is None:
             return None
         maker = self._pair.found.producers.get(name)
         found_op = None if maker is None else maker.op_type
-        if node.op_type in UPDATE_PLACES:
-            update = self._operands(node, name)[UPDATE_PLACES[node.op_type]]
+        written_from = update_place(node, name)
+        if written_from is not None:
+            update = self._operands(node, name)[written_from]
             written = [] if update is None else [Cause("inherited", update, np.inf)]
             return NodeErrors(name, node.op_type, found_op, np.inf, None, tuple(written))
         operands = self._operands(node, name)
@@ -135,7 +136,7 @@ class CauseFinder:
         for node in self._pair.found.graph.nodes:
             if node.op_type == "DequantizeLinear" and node.input[0] == base:
                 return Operand(node.output[0], base, node)
-        return Operand(base, base)
+        return Operand(base, base, self._pair.found.cache_dequantized(base))
 
     def _array(self, base: str, operand: Operand | None) -> Array | None:
         if not base:
@@ -144,12 +145,15 @@ class CauseFinder:
             return self._missing(base)
         if operand.dequantize is not None and operand.base in self._pair.found.stored.names:
             return self._pair.found.stored.dequantized(operand.dequantize)
-        return self._values.found(operand.name)
+        values = self._values.found(operand.name)
+        if operand.is_read_as_integers and operand.dequantize is not None:
+            return np.asarray(values * self._pair.found.stored.read(operand.dequantize.input[1]))
+        return values
 
     def _missing(self, base: str) -> Array:
         """What the smaller graph does not have: computed as the reference does it, from what the smaller graph has."""
-        node = self._pair.reference.producers.get(base)
-        if node is None or node.op_type in UPDATE_PLACES:
+        node = self._pair.reference.computed_by(base)
+        if node is None or update_place(node, base) is not None:
             return self._values.reference(base)
         arrays = [
             self._array(name, operand) for name, operand in zip(node.input, self._operands(node, base), strict=True)
@@ -162,7 +166,7 @@ class CauseFinder:
         values = self._values.reference(operand.base)
         if not np.issubdtype(values.dtype, np.floating):
             return values
-        if operand.dequantize is not None and operand.rounded is None:
+        if operand.dequantize is not None and operand.rounded is None and not operand.is_read_as_integers:
             scale = f"{operand.base}.scale"  # of a cache in integers, which holds steps
             return values / self._pair.found.stored.read(scale) if scale in self._pair.found.stored.names else values
         values = self._pair.in_found_units(operand.base, values)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from sottovoce.calibration.bundles.grouped_attention import cache_scale, is_grouped_attention, over_presents
 from sottovoce.calibration.divergence.smoothing_divisors import SmoothingDivisors, smoothing_divisors
 from sottovoce.calibration.divergence.stored_values import StoredValues
 from sottovoce.calibration.quantization.graph import StageGraph
@@ -34,7 +35,22 @@ class GraphSide:
         self.graph = StageGraph(bundle, stage)
         self.stored = StoredValues(bundle, self.graph)
         self.producers = {name: node for node in self.graph.nodes for name in node.output if name}
+        attending = [node for node in self.graph.nodes if is_grouped_attention(node)]
+        self.attention = {node.output[0]: over_presents(node) for node in attending}
+        """Where one node writes the cache and attends over it: the attention alone, by its result."""
         self.inputs = frozenset(tensor.name for tensor in self.graph.spec.inputs)
+
+    def computed_by(self, name: str) -> onnx.NodeProto | None:
+        """The node that computes a value, from what there is when it has run; None for what is given."""
+        return self.attention.get(name) or self.producers.get(name)
+
+    def cache_dequantized(self, present: str) -> onnx.NodeProto | None:
+        """What a DequantizeLinear would be for a buffer in integers that attention reads as it is; None: it is none."""
+        node = self.producers.get(present)
+        scale = None if node is None else cache_scale(node, present)
+        if scale is None:
+            return None
+        return onnx.helper.make_node("DequantizeLinear", [present, scale], [present])
 
     @property
     def names(self) -> frozenset[str]:
@@ -59,6 +75,11 @@ class Operand:
     dequantize: onnx.NodeProto | None = None
     rounded: str | None = None
     factor: Wide | None = None
+
+    @property
+    def is_read_as_integers(self) -> bool:
+        """Whether no node stands between: the reader itself multiplies with the scale."""
+        return self.dequantize is not None and self.name == self.base
 
 
 class GraphPair:

@@ -14,6 +14,8 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from sottovoce.calibration.bundles.grouped_attention import is_grouped_attention
+
 Array = npt.NDArray[Any]
 
 
@@ -21,7 +23,7 @@ def recompute(node: onnx.NodeProto, output: str, operands: Sequence[Array | None
     """One result of a node.
 
     Args:
-        node: of the standard's own operators.
+        node: of the standard's own operators, or attention over buffers (`over_presents`).
         output: the name of the result that is wanted.
         operands: its inputs in their order, floats of any width; None for one that is left out.
         opset: of the graph it is from.
@@ -29,6 +31,8 @@ def recompute(node: onnx.NodeProto, output: str, operands: Sequence[Array | None
     Returns:
         The result, floats in float64; None where ONNX has no reference for this operator or these inputs.
     """
+    if is_grouped_attention(node):
+        return grouped_attention(node, operands)
     names = ["" if operand is None else f"operand_{place}" for place, operand in enumerate(operands)]
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
@@ -48,6 +52,23 @@ def recompute(node: onnx.NodeProto, output: str, operands: Sequence[Array | None
     except Exception:  # noqa: BLE001  # the evaluator raises whatever its operators meet
         return None
     return np.asarray(_widened(np.asarray(result)))
+
+
+def grouped_attention(node: onnx.NodeProto, operands: Sequence[Array | None]) -> Array | None:
+    """Causal attention of (1, T, heads · head) over buffers of which all places up to a last one are filled."""
+    if any(operand is None for operand in operands):
+        return None
+    query, keys, values, last = (_widened(np.asarray(operand)) for operand in operands)
+    kv_heads, size = keys.shape[1], keys.shape[3]
+    positions, filled = query.shape[1], int(last[0]) + 1
+    by_head = query.reshape(positions, kv_heads, -1, size).transpose(1, 2, 0, 3)
+    scores = by_head @ keys[0, :, None, :filled].swapaxes(-1, -2) / np.sqrt(size)
+    own_place = np.arange(filled - positions, filled)
+    scores[..., np.arange(filled) > own_place[:, None]] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    found = weights @ values[0, :, None, :filled]
+    return np.asarray(found.transpose(2, 0, 1, 3).reshape(query.shape))
 
 
 def _widened(values: Array) -> Array:

@@ -14,7 +14,7 @@ from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeCache, OnnxRuntime
 from sottovoce.runtime.backends.session import Array
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.contracts import tensor_by_role
-from sottovoce.runtime.kv_cache import CAPACITY_STEP
+from sottovoce.runtime.kv_cache import CAPACITY_STEP, roomy_capacity
 from sottovoce.runtime.manifest import StageName
 
 
@@ -82,10 +82,10 @@ class StageReplay:
         assert layout is not None  # noqa: S101  # only decoders' calls have a sequence
         capacity = layout.max_length
         if not layout.fixed_capacity:
-            capacity = min(-(-needed // CAPACITY_STEP) * CAPACITY_STEP, layout.max_length)
+            capacity = roomy_capacity(needed, CAPACITY_STEP, layout.max_length)
         if sequence not in self._caches:
             self._caches[sequence] = self._session.create_cache(capacity)
         cache = self._caches[sequence]
         if capacity > cache.capacity:
-            cache.grow(capacity, keep=filled)
+            cache.resize(capacity, keep=filled)
         return cache

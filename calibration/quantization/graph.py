@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from sottovoce.calibration.bundles.external_data import ExternalDataWriter, PackedInt4
 from sottovoce.calibration.bundles.graph_contract import value_info
+from sottovoce.calibration.bundles.grouped_attention import with_shapes_known
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.errors import BundleError, SottovoceError
 from sottovoce.runtime.manifest import GraphSpec, StageName
@@ -155,7 +156,7 @@ class StageGraph:
         graph.name = self.model.graph.name
         graph.input.extend(self.model.graph.input)
         graph.output.extend(self.model.graph.output)
-        graph.node.extend(self.nodes)
+        graph.node.extend(with_shapes_known(self.nodes))
         for name, tensor in {**self._stored, **self._written}.items():
             graph.initializer.append(tensor)
             if name in self._edited_types and name not in self._written:

@@ -23,6 +23,7 @@ import onnx
 from onnx import helper
 
 from sottovoce.calibration.bundles.graph_contract import ELEMENT_TYPES
+from sottovoce.calibration.bundles.grouped_attention import stays_float32
 from sottovoce.calibration.quantization.cache_precision import CACHE_ROLES, FLOAT, FLOAT16, with_cache_type
 from sottovoce.calibration.quantization.graph import StageGraph
 from sottovoce.runtime.errors import SottovoceError
@@ -94,7 +95,12 @@ def _wide_nodes(graph: StageGraph, computed: set[str]) -> list[bool]:
 
 def _narrow_constants(graph: StageGraph, constants: set[str], wide: Sequence[bool]) -> dict[str, int]:
     """Let weights that only narrow nodes read be float16; returns the types of all constants."""
-    read_wide = {name for node, is_wide in zip(graph.nodes, wide, strict=True) if is_wide for name in node.input}
+    read_wide = {
+        name
+        for node, is_wide in zip(graph.nodes, wide, strict=True)
+        for place, name in enumerate(node.input)
+        if is_wide or stays_float32(node, place)
+    }
     narrow = constants.intersection(graph.weights) - read_wide
     for name in narrow:
         graph.edit(name, partial(_narrowed, graph.stage, name), FLOAT16)
@@ -126,6 +132,8 @@ def _insert_casts(graph: StageGraph, wide: Sequence[bool], computed: set[str], c
         own = FLOAT if is_wide else FLOAT16
         for place, name in enumerate(node.input):
             if types.get(name) not in (FLOAT, FLOAT16) or types[name] == own or node.op_type in TAKES_ANY_TYPE:
+                continue
+            if stays_float32(node, place):
                 continue
             if name not in copies:
                 copies[name] = f"{name}.{SUFFIXES[own]}"

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 
 from sottovoce.calibration.bundles.graph_contract import ELEMENT_TYPES
+from sottovoce.calibration.bundles.grouped_attention import GROUPED_ATTENTION, PASTS
 from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS, attribute
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
@@ -32,6 +33,7 @@ CALLS_A_TURN: Mapping[StageName, int] = {
 
 A position is counted alike whether it is prefilled with others or decoded alone. Pictures are not in it.
 """
+COUNTED = (*PRODUCTS, *CONVOLUTIONS, "Attention", GROUPED_ATTENTION)
 NUMPY_TYPES = {element: onnx.helper.tensor_dtype_to_np_dtype(element) for element in ELEMENT_TYPES.values()}
 
 
@@ -55,14 +57,14 @@ def count_multiply_adds(folder: Path, spec: GraphSpec) -> MultiplyAdds:
     """
     path = folder / spec.file
     model = onnx.load(str(path), load_external_data=False)
-    nodes = [node for node in model.graph.node if node.op_type in (*PRODUCTS, *CONVOLUTIONS, "Attention")]
+    nodes = [node for node in model.graph.node if node.op_type in COUNTED]
     shapes = _shapes(path, model, spec, nodes)
     rounded = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     total = int8 = 0
     for node in nodes:
         size = _multiply_adds(node, shapes)
         total += size
-        if node.op_type != "Attention" and set(node.input[:2]) <= rounded:
+        if "Attention" not in node.op_type and set(node.input[:2]) <= rounded:
             int8 += size
     return MultiplyAdds(total, int8)
 
@@ -118,5 +120,7 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) 
         return prod(first) * prod(second[1:])
     if node.op_type == "Attention":
         return 2 * prod(first) * second[-2]
+    if node.op_type == GROUPED_ATTENTION:
+        return 2 * prod(first) * shapes[node.input[PASTS[0]]][-2]
     summed = first[-2] if node.op_type == "Gemm" and attribute(node, "transA", 0) else first[-1]
     return prod(result) * summed

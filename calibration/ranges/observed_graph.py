@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx
 
+from sottovoce.calibration.bundles.grouped_attention import UPDATES, is_grouped_attention
 from sottovoce.calibration.quantization.cache_precision import UPDATE_PLACES
 from sottovoce.calibration.quantization.graph import StageGraph
 from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS, TABLE, weight_sites
@@ -47,7 +48,10 @@ def observed_tensors(graph: StageGraph) -> list[ObservedTensor]:
         if node.op_type in PRODUCTS and not weights & set(node.input[:2]):
             for name in node.input[:2]:
                 watch(name, ())
-        if node.op_type in UPDATE_PLACES:
+        if is_grouped_attention(node):
+            for place in UPDATES:  # (1, positions, heads · head)
+                watch(node.input[place], (-1,))
+        elif node.op_type in UPDATE_PLACES:
             entry = node.input[UPDATE_PLACES[node.op_type]]
             if entry not in weights:
                 watch(entry, (-3, -1))

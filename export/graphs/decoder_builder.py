@@ -16,8 +16,9 @@ import torch
 
 from sottovoce.calibration.bundles.external_data import ExternalDataWriter, WeightBlocks, Weights
 from sottovoce.calibration.bundles.graph_contract import ELEMENT_TYPES
-from sottovoce.export.dialects import Dialect, Positions
+from sottovoce.export.dialects import Dialect
 from sottovoce.export.graphs.contract import FLOAT_TYPES, Spelling, StageFiles, narrowed
+from sottovoce.export.graphs.decoder_spelling import Heads, Positions, Projections
 from sottovoce.export.graphs.graph_builder import GraphBuilder
 from sottovoce.export.modules.llama_layer import Rotary
 from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec, TensorSpec
@@ -50,6 +51,11 @@ class DecoderShape:
     head_bias: bool
     prefix_attention: bool
     """True: every position of one call sees all positions up to the end of the call. False: causal."""
+
+    @property
+    def heads(self) -> Heads:
+        """The attention's."""
+        return Heads(self.num_heads, self.num_kv_heads, self.head_size, self.prefix_attention)
 
 
 @dataclass(frozen=True)
@@ -132,12 +138,11 @@ class _DecoderGraph:
         self._shape = plan.shape
         self._names = plan.names
         self._read = read
-        self._spelling = plan.dialect.spelling(graph, plan.shape.num_kv_heads)
+        self._spelling = plan.dialect.spelling(graph, plan.shape.heads)
         self._dtype = files.dtype
 
     def build(self) -> None:
         positions = self._position_values()
-        self._rotary_angles(positions)
         hidden = "embeddings"
         for layer in range(self._shape.num_layers):
             hidden = self._residual(f"layers.{layer}.attention", hidden, self._attention(layer, hidden, positions))
@@ -145,25 +150,16 @@ class _DecoderGraph:
         self._head(hidden)
 
     def _position_values(self) -> Positions:
-        """The positions of this call and the mask (T, capacity), from the number of cached positions."""
+        """The positions of this call and their angles, from the number of cached positions."""
         graph = self._graph
         count = graph.op("Shape", "embeddings", start=1, end=2, output="positions.count")
         length = graph.op("Squeeze", count, output="positions.length")
         rows = graph.op("Range", graph.constant(0), length, graph.constant(1), output="positions.rows")
         ids = graph.op("Add", rows, "cache_length", output="positions.ids")
+        self._rotary_angles(ids)
+        return Positions(first="cache_length", count=count, ids=ids, cosines=COSINES, sines=SINES)
 
-        capacity = graph.op("Shape", "past_key_values.0.key", start=2, end=3, output="cache.capacity_shape")
-        capacity = graph.op("Squeeze", capacity, output="cache.capacity")
-        columns = graph.op("Range", graph.constant(0), capacity, graph.constant(1), output="cache.columns")
-        last_seen = graph.op("Unsqueeze", ids, graph.constant([1]), output="mask.own_position")
-        if self._shape.prefix_attention:
-            last = graph.op("ReduceMax", last_seen, graph.constant([0]), keepdims=1, output="mask.last_position")
-            rows_by_one = graph.op("Concat", count, graph.constant([1]), axis=0, output="mask.rows_by_one")
-            last_seen = graph.op("Expand", last, rows_by_one, output="mask.last_seen")
-        graph.op("LessOrEqual", columns, last_seen, output="mask")
-        return Positions(first="cache_length", count=count, ids=ids)
-
-    def _rotary_angles(self, positions: Positions) -> None:
+    def _rotary_angles(self, ids: str) -> None:
         """Cosines and sines (1, T, head/2) of this call's positions: tables of a long context are megabytes.
 
         In float32 until they meet activations; the frequencies are computed by the PyTorch stage's arithmetic.
@@ -171,7 +167,7 @@ class _DecoderGraph:
         graph = self._graph
         frequencies = Rotary.frequencies(self._shape.head_size, self._shape.rope_theta)
         graph.weight("rotary.frequencies", frequencies.numpy())
-        column = graph.op("Unsqueeze", positions.ids, graph.constant([0, 2]), output="rotary.positions")
+        column = graph.op("Unsqueeze", ids, graph.constant([0, 2]), output="rotary.positions")
         column = graph.op("Cast", column, to=ELEMENT_TYPES["float32"], output="rotary.float_positions")
         angles = graph.op("Mul", column, "rotary.frequencies", output="rotary.angles")
         for name, op in ((COSINES, "Cos"), (SINES, "Sin")):
@@ -181,29 +177,13 @@ class _DecoderGraph:
                 graph.op("Cast", graph.op(op, angles, output=f"{name}.wide"), to=ELEMENT_TYPES["float16"], output=name)
 
     def _attention(self, layer: int, hidden: str, positions: Positions) -> str:
-        name = f"layers.{layer}.self_attn"
-        shape, graph, spelling = self._shape, self._graph, self._spelling
         normed = self._norm(f"layers.{layer}.input_layernorm", f"{self._layer(layer)}.input_layernorm", hidden)
-        bias = shape.query_key_value_bias
-        query = self._heads(f"{name}.q_proj", self._linear(layer, "self_attn.q_proj", normed, bias), shape.num_heads)
-        key = self._heads(f"{name}.k_proj", self._linear(layer, "self_attn.k_proj", normed, bias), shape.num_kv_heads)
-        value = self._heads(f"{name}.v_proj", self._linear(layer, "self_attn.v_proj", normed, bias), shape.num_kv_heads)
-        query = spelling.rotary(query, COSINES, SINES, output=f"{name}.query")
-        key = spelling.rotary(key, COSINES, SINES, output=f"{name}.key")
-        past = f"past_key_values.{layer}"
-        keys = spelling.write_cache(f"{past}.key", key, positions, output=f"present.{layer}.key")
-        values = spelling.write_cache(f"{past}.value", value, positions, output=f"present.{layer}.value")
-        context = spelling.attention(query, keys, values, "mask", output=f"{name}.context")
-        context = graph.op("Transpose", context, perm=[0, 2, 1, 3], output=f"{name}.context_by_position")
-        merged = graph.constant([1, -1, shape.num_heads * shape.head_size])
-        context = graph.op("Reshape", context, merged, output=f"{name}.context_merged")
+        query, key, value = (
+            self._linear(layer, f"self_attn.{kind}_proj", normed, self._shape.query_key_value_bias) for kind in "qkv"
+        )
+        projected = Projections(layer, f"layers.{layer}.self_attn", query, key, value)
+        context = self._spelling.attend(projected, positions)
         return self._linear(layer, "self_attn.o_proj", context, bias=False)
-
-    def _heads(self, name: str, projected: str, heads: int) -> str:
-        """(1, T, heads·head) → (1, heads, T, head)."""
-        split = self._graph.constant([1, -1, heads, self._shape.head_size])
-        projected = self._graph.op("Reshape", projected, split, output=f"{name}.split")
-        return self._graph.op("Transpose", projected, perm=[0, 2, 1, 3], output=f"{name}.heads")
 
     def _mlp(self, layer: int, hidden: str) -> str:
         """SwiGLU (Shazeer 2020)."""

@@ -36,6 +36,7 @@ class GraphBuilder:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._names: set[str] = set()
+        self._domains: set[str] = set()
 
     def add_input(self, spec: TensorSpec) -> str:
         """Declare a graph input; returns its name."""
@@ -48,9 +49,16 @@ class GraphBuilder:
 
     def op(self, op_type: str, *inputs: str, output: str, **attributes: Any) -> str:
         """Add a node with one result, named `output`; an empty input name leaves an optional input out."""
-        self._claim(output)
-        self._nodes.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
+        self.node(op_type, inputs, (output,), **attributes)
         return output
+
+    def node(
+        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], *, domain: str = "", **attributes: Any
+    ) -> None:
+        """Add a node with any number of results, of the standard's operators or of another domain's (version 1)."""
+        names = [self._claim(output) for output in outputs]
+        self._domains.add(domain)
+        self._nodes.append(helper.make_node(op_type, inputs, names, name=names[0], domain=domain, **attributes))
 
     def weight(self, name: str, values: Weights | WeightBlocks) -> str:
         """Store a trained tensor in the external file."""
@@ -73,7 +81,10 @@ class GraphBuilder:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", self._opset)],
+            opset_imports=[
+                helper.make_opsetid("", self._opset),
+                *(helper.make_opsetid(domain, 1) for domain in sorted(self._domains - {""})),
+            ],
             ir_version=IR_VERSIONS[self._opset],
             producer_name="sottovoce",
         )

@@ -31,6 +31,26 @@ INTEGER_WEIGHTS = {
     # for 256 rows of the product above).
     "session.qdq_matmulnbits_block_size": "128",
 }
+NO_SPINNING = {
+    # Waiting threads sleep: spinning would take the cores from the other stages.
+    "session.intra_op.allow_spinning": "0",
+    "session.inter_op.allow_spinning": "0",
+}
+BRIEF_SPINNING = {
+    # A step of a decoder is hundreds of operators of some microseconds: waking a thread for each costs more than they
+    # do (131 tokens a second without, 213 with; 100 µs and no limit give the same). It ends with the run, so that the
+    # cores are the other stages' in between.
+    "session.intra_op.allow_spinning": "1",
+    "session.intra_op.spin_duration_us": "20",
+    "session.force_spinning_stop": "1",
+    "session.inter_op.allow_spinning": "0",
+}
+
+
+def knows_spin_duration(version: str) -> bool:
+    """Whether this ONNX Runtime can limit spinning: 1.32 does; 1.23 passes over what it does not know, and would spin
+    on and on."""
+    return tuple(int(part) for part in version.split(".")[:2]) >= (1, 32)
 
 
 class OnnxRuntimeSession:
@@ -104,11 +124,10 @@ class OnnxRuntimeSession:
             arrays = {name: np.ascontiguousarray(values) for name, values in feeds.items()}
             for name, values in arrays.items():
                 buffers.binding.bind_cpu_input(name, values)
-            for name in buffers.results:
+            for name in buffers.unsized_results:
                 buffers.binding.bind_output(name, "cpu")
             self._session.run_with_iobinding(buffers.binding)
-            values = buffers.binding.get_outputs()[: len(buffers.results)]
-            return {name: np.array(value.numpy()) for name, value in zip(buffers.results, values, strict=True)}
+            return buffers.take_results()
 
     def close(self) -> None:
         """Release the graph and its weights."""
@@ -163,6 +182,11 @@ class OnnxRuntimeCache:
         self._session = session
         self._capacity = capacity
         self.results = tuple(output.name for output in spec.outputs if not output.role.startswith("present_"))
+        self._sized_results = {
+            output.name: np.zeros([int(size) for size in output.shape], output.dtype)
+            for output in spec.outputs
+            if output.name in self.results and output.shape and all(isinstance(size, int) for size in output.shape)
+        }
         self._buffers = {name: np.zeros(self._shape(capacity), layout.dtype) for name in self._names()}
         self._bind()
 
@@ -171,13 +195,30 @@ class OnnxRuntimeCache:
         """Positions the buffers can hold now."""
         return self._capacity
 
-    def grow(self, capacity: int, keep: int) -> None:
-        """Make room for `capacity` positions, the first `keep` preserved, one buffer at a time."""
+    @property
+    def unsized_results(self) -> tuple[str, ...]:
+        """Results whose size is not known before a run, in the order in which they are bound; the engine allocates."""
+        return tuple(name for name in self.results if name not in self._sized_results)
+
+    def take_results(self) -> dict[str, Array]:
+        """Copies of the last run's results: the next run writes over them.
+
+        Asking the binding for its outputs would make an object of each buffer, too, so that is left where it can be.
+        """
+        found = {name: self._sized_results[name].copy() for name in self.results if name in self._sized_results}
+        unsized = self.unsized_results
+        if unsized:
+            values = self.binding.get_outputs()[: len(unsized)]
+            found.update((name, np.array(value.numpy())) for name, value in zip(unsized, values, strict=True))
+        return found
+
+    def resize(self, capacity: int, keep: int) -> None:
+        """Make it room for `capacity` positions, the first `keep` preserved, one buffer at a time."""
         del self.binding  # it holds the old buffers
         for name in self._buffers:
-            larger = np.zeros(self._shape(capacity), self._layout.dtype)
-            larger[:, :, :keep] = self._buffers[name][:, :, :keep]
-            self._buffers[name] = larger
+            other = np.zeros(self._shape(capacity), self._layout.dtype)
+            other[:, :, :keep] = self._buffers[name][:, :, :keep]
+            self._buffers[name] = other
         self._capacity = capacity
         self._bind()
 
@@ -191,10 +232,14 @@ class OnnxRuntimeCache:
             self._buffers[name][:, :, : values.shape[2]] = values
 
     def _bind(self) -> None:
-        """Bind results first, so that they come first among the outputs; then each buffer twice."""
+        """Bind results of unknown size first, so that they come first among the outputs; then each buffer twice."""
         self.binding: Any = self._session.io_binding()
-        for name in self.results:
+        for name in self.unsized_results:
             self.binding.bind_output(name, "cpu")
+        for name in self.results:
+            if name in self._sized_results:
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(self._sized_results[name])
+                self.binding.bind_ortvalue_output(name, value)
         inputs = {tensor.role: tensor.name for tensor in self._spec.inputs}
         outputs = {tensor.role: tensor.name for tensor in self._spec.outputs}
         for name, values in self._buffers.items():
@@ -218,9 +263,9 @@ def _session_options(spec: GraphSpec, threads: int | None) -> Any:
     options.enable_mem_pattern = False
     # Decoders run thousands of times and keep their working memory; the others run now and then and give it back.
     options.enable_cpu_mem_arena = spec.cache is not None
-    # Waiting threads sleep: spinning would take the cores from the other stages.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    spins = spec.cache is not None and knows_spin_duration(onnxruntime.__version__)
+    for key, value in (BRIEF_SPINNING if spins else NO_SPINNING).items():
+        options.add_session_config_entry(key, value)
     if spec.has_integer_weights:
         for key, value in INTEGER_WEIGHTS.items():
             options.add_session_config_entry(key, value)

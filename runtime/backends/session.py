@@ -24,8 +24,8 @@ class CacheBuffers(Protocol):
         """Positions the buffers can hold now."""
         ...
 
-    def grow(self, capacity: int, keep: int) -> None:
-        """Make room for `capacity` positions, the first `keep` preserved."""
+    def resize(self, capacity: int, keep: int) -> None:
+        """Make it room for `capacity` positions, fewer or more, the first `keep` preserved."""
         ...
 
     def read(self, length: int) -> dict[str, Array]:

@@ -33,7 +33,8 @@ def test_a_good_bundle_passes(tiny_bundle: Path, tmp_path: Path, capsys: pytest.
     assert [stage["stage"] for stage in found["stages"]] == list(STAGES)
     for stage in found["stages"]:
         assert stage["ok"]
-        assert stage["values"] > 90
+        # Where attention is one operator, a decoder has no values inside it to compare.
+        assert stage["values"] > (70 if stage["stage"] == "language_model" else 90)
         assert 0 < stage["largest_error"] < stage["allowed"] == 0.1
         assert 20 < stage["signal_to_noise_db"] < 60
         assert 0.995 < stage["cosine"] < 1

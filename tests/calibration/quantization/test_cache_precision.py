@@ -29,7 +29,7 @@ from sottovoce.runtime.stages.decoder import DecoderStage
 from sottovoce.runtime.tensor_dump import TensorDump
 
 DECODERS: tuple[StageName, ...] = ("language_model", "speech_codes")
-DIALECTS = ("portable", "portable-23")
+DIALECTS = ("portable", "portable-23", "cpu")
 PREFIX = 20
 MARGIN = 0.1
 COSINE = {"int8": 0.999, "float16": 0.999999}

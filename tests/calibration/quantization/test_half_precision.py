@@ -38,7 +38,7 @@ EXACT: tuple[StageName, ...] = ("vision_encoder", "language_model", "speech_code
 """Nodes and weights are the exporter's. In the others, a Cast lies on the other side of a reshaping, or of an input's
 first norm: ONNX Runtime on a CPU drops pairs of Casts, and with them other roundings."""
 DECODERS: tuple[StageName, ...] = ("language_model", "speech_codes")
-DIALECTS = ("portable", "portable-23")
+DIALECTS = ("portable", "portable-23", "cpu")
 MOVES = ("Cast", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Gather", "Concat", "Split", "Expand")
 HALF_MARGIN = 0.05
 
