@@ -31,7 +31,7 @@ from sottovoce.runtime.manifest import FileRecord, GraphSpec, StageName, TensorS
 from sottovoce.runtime.progress import Progress
 
 STAGE: StageName = "language_model"
-CONTEXT = 2048
+CONTEXT = 8192
 LAST_POSITION = "last_position"
 """What the graph calls the value that keeps the last position of a call alone."""
 CHUNK = 16

@@ -1,0 +1,81 @@
+"""What decoding should reach, and what it reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decoding.turns import Speeds
+
+OURS = "sottovoce int4"
+OURS_FP32 = "sottovoce fp32"
+GENAI, LLAMA = "onnxruntime-genai int4", "llama.cpp Q4_1"
+OPTIMUM, PYTORCH = "optimum-onnx fp32", "PyTorch fp32"
+DECODE_BARS = {GENAI: {256: 1.4, 1024: 1.5, 4096: 1.2}, LLAMA: {256: 2.5, 1024: 2.5, 4096: 2.0}}
+FLOAT_BAR = 3.0
+PREFILL_BAR = 1.2
+BANDWIDTH_BAR = 0.6
+GROWTH_BAR = 1.2
+PYTHON_BAR = 0.05
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line: what it is, what was found (None: not measured), and the value it should have."""
+
+    what: str
+    found: float | None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        """None where nothing was measured."""
+        if self.found is None:
+            return None
+        return self.found >= self.at_least if self.at_least is not None else self.found <= (self.at_most or 0.0)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes a token reads: all weights, and this much cache for each position; and what the machine reads a second."""
+
+    weights: int
+    cache_per_position: int
+    bytes_per_second: float
+
+    def share(self, seconds: float, context: int) -> float:
+        """Of the machine's bandwidth, how much is used."""
+        return (self.weights + self.cache_per_position * context) / seconds / self.bytes_per_second
+
+    def growth(self, short: tuple[int, float], long: tuple[int, float]) -> float:
+        """How many times as long as reading the extra cache a token takes longer; contexts with seconds a token."""
+        extra = self.cache_per_position * (long[0] - short[0]) / self.bytes_per_second
+        return (long[1] - short[1]) / extra
+
+
+def bars(speeds: Speeds, contexts: Sequence[int], traffic: Traffic) -> list[Bar]:
+    """All of them."""
+    found: list[Bar] = []
+    for peer, by_context in DECODE_BARS.items():
+        found += [Bar(f"decode at {n}, against {peer}", _median(speeds, n, peer), by_context[n]) for n in contexts]
+    for peer in (OPTIMUM, PYTORCH):
+        found += [Bar(f"decode at {n}, against {peer}", _median(speeds, n, peer), FLOAT_BAR) for n in contexts]
+    prefill = [ratio[1] for peer in DECODE_BARS if (ratio := speeds.prefill_ratio(OURS, peer)) is not None]
+    found.append(Bar("prefill of 512, against the faster of these two", min(prefill, default=None), PREFILL_BAR))
+    seconds = {n: float(np.median(speeds.decode[n][OURS])) for n in contexts}
+    found += [
+        Bar(f"share of the memory bandwidth at {n}", traffic.share(seconds[n], n), BANDWIDTH_BAR) for n in contexts
+    ]
+    short, long = min(contexts), max(contexts)
+    growth = traffic.growth((short, seconds[short]), (long, seconds[long]))
+    found.append(Bar(f"a token at {long} against {short}, by what the extra cache explains", growth, None, GROWTH_BAR))
+    found.append(Bar("share of our Python in a step", 1 - float(np.median(speeds.engine_share)), None, PYTHON_BAR))
+    return found
+
+
+def _median(speeds: Speeds, context: int, peer: str) -> float | None:
+    ratio = speeds.ratio(context, OURS, peer)
+    return None if ratio is None else ratio[1]

@@ -1,0 +1,32 @@
+"""SmolLM2's language model by our exporter and our quantizer, with what `decode_ours.py` needs beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from smollm2.checkpoint import SmolLM2
+from smollm2.stage import LanguageModelStage, export_smollm2, quantize_stage
+
+from decoding.stage_files import SPEC, TABLE
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.records import write_record
+
+
+def write_stage(stage: LanguageModelStage, table: np.ndarray) -> Path:
+    """Contract and embeddings beside a stage's graph; returns the folder."""
+    folder = stage.bundle.path
+    (folder / SPEC).write_text(json.dumps(write_record(stage.spec)))
+    np.save(folder / TABLE, table)
+    return folder
+
+
+def our_stages(model: SmolLM2, host: Bundle, work: Path, precisions: tuple[str, ...]) -> dict[str, Path]:
+    """Folders by precision, float32 among them. Rounding is not compensated here: speed is the same."""
+    table = model.weights["model.embed_tokens.weight"].numpy()
+    source = export_smollm2(model, host, work / "fp32")
+    stages = {"fp32": source}
+    for precision in precisions:
+        stages[precision] = quantize_stage(source, precision, None, work / precision.replace(":", "-"))
+    return {name: write_stage(stage, table) for name, stage in stages.items()}
