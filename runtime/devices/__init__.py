@@ -60,7 +60,7 @@ def list_devices(*, debug: bool = False) -> list[DeviceInfo]:
     Raises:
         DeviceError: PyAudio is not installed.
     """
-    from sottovoce.runtime.devices.portaudio import PORTAUDIO
+    from sottovoce.runtime.devices.portaudio_library import PORTAUDIO
 
     try:
         return PORTAUDIO.devices(debug)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from sottovoce.runtime.devices.errors import DeviceError
 from sottovoce.runtime.devices.interface import DeviceEvent
-from sottovoce.runtime.devices.portaudio import PORTAUDIO, DeviceStream
+from sottovoce.runtime.devices.portaudio import DeviceStream
+from sottovoce.runtime.devices.portaudio_library import PORTAUDIO
 from sottovoce.runtime.devices.reopening import ReopenSchedule, StallWatch
 from sottovoce.runtime.devices.settings import ReopenPolicy
 
