@@ -68,24 +68,33 @@ def call_name(stage: StageName, phase: Phase) -> str:
     return f"{stage}.{phase}"
 
 
+SpanValues = tuple[str, float, float, int]
+CallValues = tuple[StageName, Phase, float, float, int, int, int]
+"""The fields of a `Span` and of a `Call`: a busy turn can afford a tuple in a list, and what they are is said later."""
+
+
 class Recording:
-    """Spans and calls in the order of their ends; lists, since appending to one is all that a busy turn can afford."""
+    """Spans and calls in the order of their ends."""
 
     def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.calls: list[Call] = []
+        self._spans: list[SpanValues] = []
+        self._calls: list[CallValues] = []
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Spans of all stopwatches that are made inside are recorded."""
-        with spans_told_to(self._add):
+        with spans_told_to(self._add_span):
             yield
 
     def take(self) -> tuple[tuple[Span, ...], tuple[Call, ...]]:
         """What was recorded since the last time."""
-        taken = tuple(self.spans), tuple(self.calls)
-        self.spans, self.calls = [], []
-        return taken
+        spans, self._spans = self._spans, []
+        calls, self._calls = self._calls, []
+        return tuple(Span(*values) for values in spans), tuple(Call(*values) for values in calls)
 
-    def _add(self, name: str, start: float, end: float) -> None:
-        self.spans.append(Span(name, start, end, threading.get_ident()))
+    def add_call(self, values: CallValues) -> None:
+        """Note a call that is over."""
+        self._calls.append(values)
+
+    def _add_span(self, name: str, start: float, end: float) -> None:
+        self._spans.append((name, start, end, threading.get_ident()))

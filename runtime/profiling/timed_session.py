@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from sottovoce.runtime.backends.session import Array, CacheBuffers, Session
 from sottovoce.runtime.contracts import tensor_by_role
 from sottovoce.runtime.manifest import GraphSpec, StageName
-from sottovoce.runtime.profiling.recording import Call, Phase, Recording
+from sottovoce.runtime.profiling.recording import Phase, Recording
 
 MAIN_INPUTS = ("features", "pixels", "embeddings", "frames", "codes")
 """Roles of what a stage works on; every stage has one of them."""
@@ -70,7 +70,7 @@ class TimedSession:
     def _add(self, feeds: Mapping[str, Array], start: float) -> None:
         end = time.perf_counter()
         phase, size, cached = self._reads.of(feeds)
-        self._recording.calls.append(Call(self._stage, phase, start, end, threading.get_ident(), size, cached))
+        self._recording.add_call((self._stage, phase, start, end, threading.get_ident(), size, cached))
 
 
 class CallReader:
