@@ -47,21 +47,21 @@ def start_peers(options: argparse.Namespace, progress: Progress) -> tuple[dict[s
     work, threads = options.work, str(options.threads)
     model = read_smollm2(gguf)
     ours = our_stages(model, Bundle.open(options.bundle), work, (INT4,))
-    released = str(write_hugging_face(model, work / "hugging-face"))
-    genai, optimum = str(work / "genai"), str(work / "optimum")
+    released = write_hugging_face(model, work / "hugging-face")
+    genai, optimum = work / "genai", work / "optimum"
     context = str(LONGEST)
     commands = {
         OURS: (None, (sys.executable, "decode_ours.py", str(ours[INT4]), threads)),
         OURS_FP32: (None, (sys.executable, "decode_ours.py", str(ours["fp32"]), threads)),
-        GENAI: (genai, (options.genai_python, "decode_genai.py", "serve", genai, threads, context)),
+        GENAI: (genai, (options.genai_python, "decode_genai.py", "serve", str(genai), threads, context)),
         LLAMA: (None, (options.llama_python, "decode_llama_cpp.py", str(gguf), threads, context)),
-        OPTIMUM: (optimum, (options.optimum_python, "decode_optimum.py", "serve", optimum, threads)),
-        PYTORCH: (None, (options.transformers_python, "decode_pytorch.py", released, threads)),
+        OPTIMUM: (optimum, (options.optimum_python, "decode_optimum.py", "serve", str(optimum), threads)),
+        PYTORCH: (None, (options.transformers_python, "decode_pytorch.py", str(released), threads)),
     }
     peers, missing = {}, {}
     for place, (name, (built, command)) in enumerate(commands.items(), 1):
         try:
-            if built is not None and not Path(built).exists():
+            if built is not None:
                 build_with(command[0], command[1], released, built)
             peers[name] = AskedPeer(name, command, options.threads)
         except PeerMissingError as problem:

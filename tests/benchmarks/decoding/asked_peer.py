@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -75,17 +76,22 @@ class AskedPeer:
             self._process.wait()
 
 
-def build_with(python: str, script: str, *arguments: str) -> None:
-    """Let a peer's own builder write its model.
+def build_with(python: str, script: str, source: Path, output: Path) -> None:
+    """Let a peer's own builder write its model, once.
 
     Raises:
-        PeerMissingError: it cannot.
+        PeerMissingError: it cannot; nothing is left behind then.
     """
+    if output.exists():
+        return
+    written = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(written, ignore_errors=True)
+    command = [python, str(SCRIPTS / script), "build", str(source), str(written)]
     try:
-        done = subprocess.run(
-            [python, str(SCRIPTS / script), "build", *arguments], check=False, capture_output=True, text=True
-        )
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
     except OSError as problem:
         raise PeerMissingError(f"{python}: {problem.strerror}") from problem
     if done.returncode:
+        shutil.rmtree(written, ignore_errors=True)
         raise PeerMissingError((done.stderr.strip().splitlines() or ["it failed"])[-1][:160])
+    written.rename(output)
