@@ -33,7 +33,7 @@ class JointRecipe:
 
     shards: int = 70
     seed: int = 13
-    segments: tuple[tuple[int, float], ...] = ((10_500, 6e-4), (1_400, 2e-4))
+    segments: tuple[tuple[int, float], ...] = ((10_500, 6e-4), (1_200, 2e-4))
     """Steps and peak rate of each: the rate falls to nearly nothing, then starts anew (Loshchilov and Hutter 2017)."""
     batch_size: int = 20
     visual_every: int = 4
