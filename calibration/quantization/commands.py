@@ -18,6 +18,7 @@ from sottovoce.calibration.sensitivity.report import SearchReport
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.commands.options import BUNDLE, FILE, common
 from sottovoce.runtime.console import Console
+from sottovoce.runtime.steady_memory import give_back_freed_memory
 
 
 @click.command("calibrate")
@@ -31,6 +32,7 @@ def calibrate_command(  # noqa: PLR0913  # click hands over one argument a flag
 ) -> None:
     """Hold the conversations of a set with BUNDLE and note the ranges of its tensors."""
     del debug
+    give_back_freed_memory()
     console = Console(as_json)
     with console.progress() as progress:
         record = calibrate(

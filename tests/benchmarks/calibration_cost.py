@@ -29,12 +29,14 @@ from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.progress import SilentProgress
+from sottovoce.runtime.steady_memory import give_back_freed_memory
 
 
 def measure(bundle: Path, data: Path, count: int, observed: bool) -> str:
     """CPU seconds and peak megabytes of this process for the first `count` conversations."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # a second thread's waiting is no work
     items = list(islice(cycle(read_evaluation_set(data)), count))
+    give_back_freed_memory()  # as the command does
     started = time.process_time()
     if observed:
         with tempfile.TemporaryDirectory(dir=bundle.absolute().parent) as scratch:
