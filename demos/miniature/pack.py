@@ -39,6 +39,8 @@ TOKENIZER_FILES = (
 def newest_states(workspace: Workspace) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """The states that hold learner and encoder: both from the joint training, or each from its own.
 
+    Of the joint training, it is the mean over its segments' ends, once one is over.
+
     Returns:
         The state with `learner`, and the one with `encoder` (None: nothing has listened yet).
 
@@ -47,7 +49,8 @@ def newest_states(workspace: Workspace) -> tuple[Mapping[str, Any], Mapping[str,
     """
     joint = load_state(workspace.states / "joint" / "state.pt")
     if joint is not None:
-        return joint, joint
+        mean = joint.get("mean") or joint
+        return mean, mean
     language = load_state(workspace.states / "language" / "state.pt")
     if language is None:
         raise SottovoceError("no language model has been trained here", file=str(workspace.states),

@@ -23,8 +23,10 @@ from sottovoce.demos.miniature.encoder_training import (
 from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
 from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer, Phase
 from sottovoce.demos.miniature.lessons import Mixture, Teacher
+from sottovoce.demos.miniature.pack import newest_states
 from sottovoce.demos.miniature.pictures import COLORS, SHAPES, draw_picture
 from sottovoce.demos.miniature.prompts import AUDIO_ID, IGNORED, IMAGE_ID, Ask, PromptWriter, Sound, stretched, typed
+from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_batches import Disturbance, SpeechData, disturb
 from sottovoce.demos.miniature.speech_in import Exchange, Spoken, shard_path, write_shard
 from sottovoce.demos.miniature.speech_out.training_state import load_state, save_state
@@ -243,6 +245,29 @@ def test_joint_training_takes_over_both_states_and_resumes(
     again.load(load_state(tmp_path / "state.pt") or {})
     assert again.step() == second
     assert first != second
+
+
+def test_what_is_packed_is_the_mean_of_the_weights_at_the_segments_ends(
+    writer: PromptWriter, table: np.ndarray, tmp_path: Path
+) -> None:
+    _write_shards(tmp_path, 1)
+    mixture = Mixture(typed=1, stretched=0, pictures=0, clips=0, noises=0)
+    recipe = JointRecipe(batch_size=3, mixture=mixture, segments=((2, 1e-2), (1, 1e-2), (2, 1e-2)))
+    assert (recipe.steps, recipe.segment_ends) == (5, [2, 3, 5])
+    trainer, ends = JointTrainer(recipe, SpeechData(tmp_path, 1), writer, table), []
+    for step in range(1, 6):
+        trainer.step()
+        if step in (2, 3, 5):
+            ends.append(trainer.audio.adpter.project.weight.detach().clone())
+        if step == 4:  # a training that was killed knows the mean so far
+            save_state(tmp_path / "states" / "joint" / "state.pt", trainer.state())
+            trainer = JointTrainer(recipe, SpeechData(tmp_path, 1), writer, table)
+            trainer.load(load_state(tmp_path / "states" / "joint" / "state.pt") or {})
+    save_state(tmp_path / "states" / "joint" / "state.pt", trainer.state())
+    _, encoder = newest_states(Workspace(tmp_path))
+    assert encoder is not None
+    assert not torch.allclose(ends[0], ends[2])
+    assert torch.allclose(encoder["encoder"]["adpter.project.weight"], sum(ends) / 3, atol=1e-6)
 
 
 def test_missing_speech_is_named(tmp_path: Path) -> None:
