@@ -69,13 +69,21 @@ class Stopwatch:
 
 def peak_memory_mb() -> float:
     """The most memory this process ever had resident, in MB (10⁶ bytes); mapped files count while they are resident."""
-    try:
-        for line in PROCESS_STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    except (OSError, UnicodeDecodeError):
-        pass  # not Linux: ask the older interface, whose unit differs
+    peak = process_memory_mb("VmHWM")
+    if peak is not None:
+        return peak
+    # Not Linux: ask the older interface, whose unit differs.
     import resource  # there is none on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def process_memory_mb(key: str) -> float | None:
+    """What Linux says of this process's memory by `key` (`VmRSS`, `VmHWM`), in MB (10⁶ bytes); None elsewhere."""
+    try:
+        lines = PROCESS_STATUS.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = [line for line in lines if line.startswith(f"{key}:")]
+    return int(found[0].split()[1]) * 1024 / 1e6 if found else None

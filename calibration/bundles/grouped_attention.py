@@ -11,6 +11,8 @@ DOMAIN = "com.microsoft"
 GROUPED_ATTENTION = "GroupQueryAttention"
 UPDATES, PASTS, PRESENTS = (1, 2), (3, 4), (1, 2)
 """Places of key and value among its inputs, of their buffers, and of the buffers among its outputs."""
+LAST_PLACE = 5
+"""Place among its inputs of the last place that is filled after the call, (1,)."""
 KEY_SCALE, VALUE_SCALE = 12, 13
 """Places among its inputs of the scales of a cache in integers."""
 
@@ -18,10 +20,6 @@ KEY_SCALE, VALUE_SCALE = 12, 13
 def is_grouped_attention(node: onnx.NodeProto) -> bool:
     """Whether a node is one."""
     return node.domain == DOMAIN and node.op_type == GROUPED_ATTENTION
-
-
-LAST_PLACE = 5
-"""Place among its inputs of the last place that is filled after the call, (1,)."""
 
 
 def over_presents(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -187,6 +187,8 @@ class OnnxRuntimeCache:
             for output in spec.outputs
             if output.name in self.results and output.shape and all(isinstance(size, int) for size in output.shape)
         }
+        self.unsized_results = tuple(name for name in self.results if name not in self._sized_results)
+        """Those whose size is not known before a run, in the order in which they are bound; the engine allocates."""
         self._buffers = {name: np.zeros(self._shape(capacity), layout.dtype) for name in self._names()}
         self._bind()
 
@@ -195,21 +197,15 @@ class OnnxRuntimeCache:
         """Positions the buffers can hold now."""
         return self._capacity
 
-    @property
-    def unsized_results(self) -> tuple[str, ...]:
-        """Results whose size is not known before a run, in the order in which they are bound; the engine allocates."""
-        return tuple(name for name in self.results if name not in self._sized_results)
-
     def take_results(self) -> dict[str, Array]:
         """Copies of the last run's results: the next run writes over them.
 
         Asking the binding for its outputs would make an object of each buffer, too, so that is left where it can be.
         """
-        found = {name: self._sized_results[name].copy() for name in self.results if name in self._sized_results}
-        unsized = self.unsized_results
-        if unsized:
-            values = self.binding.get_outputs()[: len(unsized)]
-            found.update((name, np.array(value.numpy())) for name, value in zip(unsized, values, strict=True))
+        found = {name: values.copy() for name, values in self._sized_results.items()}
+        if self.unsized_results:
+            outputs = self.binding.get_outputs()[: len(self.unsized_results)]
+            found.update((name, np.array(one.numpy())) for name, one in zip(self.unsized_results, outputs, strict=True))
         return found
 
     def resize(self, capacity: int, keep: int) -> None:
@@ -236,10 +232,8 @@ class OnnxRuntimeCache:
         self.binding: Any = self._session.io_binding()
         for name in self.unsized_results:
             self.binding.bind_output(name, "cpu")
-        for name in self.results:
-            if name in self._sized_results:
-                value = onnxruntime.OrtValue.ortvalue_from_numpy(self._sized_results[name])
-                self.binding.bind_ortvalue_output(name, value)
+        for name, values in self._sized_results.items():
+            self.binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(values))
         inputs = {tensor.role: tensor.name for tensor in self._spec.inputs}
         outputs = {tensor.role: tensor.name for tensor in self._spec.outputs}
         for name, values in self._buffers.items():

@@ -23,7 +23,7 @@ from sottovoce.runtime.chat.session import ChatSession
 from sottovoce.runtime.chat.stopping import StopWish
 from sottovoce.runtime.chat.worker import ConversationWorker
 from sottovoce.runtime.commands.capturing import Capturing
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, FILE, capturing, common, sampling
+from sottovoce.runtime.commands.options import BACKEND, BUNDLE, FILE, capturing, check_capturing, common, sampling
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.devices import (
     CaptureDevice,
@@ -122,8 +122,7 @@ def chat_command(bundle: Path, as_json: bool, debug: bool, **flags: Any) -> None
         raise click.UsageError("--typed-only leaves no microphone; drop it, or --audio-in and --microphone")
     if options.silent and (options.audio_out or options.speaker):
         raise click.UsageError("--silent leaves no speaker; drop it, or --audio-out and --speaker")
-    if options.capture_max is not None and options.capture is None:
-        raise click.UsageError("--capture-max bounds what --capture DIR writes; give that, too")
+    check_capturing(options.capture, options.capture_max)
     _Chat(bundle, options, Console(as_json), debug).go()
 
 

@@ -68,3 +68,13 @@ def capturing(command: Command) -> Command:
     for option in reversed(CAPTURING):
         command = option(command)
     return command
+
+
+def check_capturing(capture: Path | None, capture_max: int | None) -> None:
+    """Refuse a bound on a capture that nobody asked for.
+
+    Raises:
+        click.UsageError: as said.
+    """
+    if capture_max is not None and capture is None:
+        raise click.UsageError("--capture-max bounds what --capture DIR writes; give that, too")

@@ -11,7 +11,7 @@ import click
 
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.commands.capturing import Capturing
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, capturing, common, sampling
+from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, capturing, check_capturing, common, sampling
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.features.audio_file import WavWriter
@@ -71,8 +71,7 @@ def run_command(bundle: Path, as_json: bool, debug: bool, **flags: Any) -> None:
     options = RunOptions(**flags)
     if options.output is not None and not options.speech:
         raise click.UsageError("--no-speech leaves nothing to write to -o; give one of the two")
-    if options.capture_max is not None and options.capture is None:
-        raise click.UsageError("--capture-max bounds what --capture DIR writes; give that, too")
+    check_capturing(options.capture, options.capture_max)
     if not (options.text or options.audio or options.images or options.video):
         raise click.UsageError("nothing is asked: give --text, --audio, --image or --video")
     _Run(bundle, options, Console(as_json)).go()

@@ -10,9 +10,10 @@ from pathlib import Path
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.backends.session import Array, CacheBuffers, Session
 from sottovoce.runtime.bundle import Bundle
-from sottovoce.runtime.manifest import GraphSpec, StageName
+from sottovoce.runtime.manifest import StageName
 from sottovoce.runtime.model import Model
-from sottovoce.runtime.profile import PROCESS_STATUS
+from sottovoce.runtime.profile import process_memory_mb
+from sottovoce.runtime.profiling.passing_session import PassingSession
 from sottovoce.runtime.profiling.turn import Asked, take_turn
 
 FORGET_PEAK = Path("/proc/self/clear_refs")
@@ -60,7 +61,7 @@ def stage_memory(bundle: Bundle, open_stage: Callable[[StageName], Session], ask
         return [session.memory for session in watched]
 
 
-class WatchedSession:
+class WatchedSession(PassingSession):
     """Passes everything on, and notes the process's memory around each call.
 
     Args:
@@ -72,7 +73,7 @@ class WatchedSession:
         self._stage = stage
         self._before = resident_mb()
         started = time.perf_counter()
-        self._session = load()
+        super().__init__(load())
         self._load_ms = 1000 * (time.perf_counter() - started)
         self._held: float | None = None
         self._peak: float | None = None
@@ -82,41 +83,18 @@ class WatchedSession:
         """What was noted so far."""
         return StageMemory(self._stage, self._load_ms, self._held, self._peak)
 
-    @property
-    def spec(self) -> GraphSpec:
-        """The graph's contract."""
-        return self._session.spec
-
-    @property
-    def stage(self) -> str:
-        """The name of the stage, for messages."""
-        return self._session.stage
-
-    @property
-    def widened(self) -> bool:
-        """As the session says."""
-        return self._session.widened
-
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once, watched."""
         return self._watched(lambda: self._session.run(feeds, outputs))
-
-    def create_cache(self, capacity: int) -> CacheBuffers:
-        """The session's own buffers."""
-        return self._session.create_cache(capacity)
 
     def run_with_cache(self, feeds: Mapping[str, Array], cache: CacheBuffers) -> dict[str, Array]:
         """Run once, watched."""
         return self._watched(lambda: self._session.run_with_cache(feeds, cache))
 
-    def close(self) -> None:
-        """Release the session."""
-        self._session.close()
-
     def _watched(self, work: Callable[[], dict[str, Array]]) -> dict[str, Array]:
         is_fresh = forget_peak()
         results = work()
-        peak = _status_mb("VmHWM") if is_fresh else None
+        peak = process_memory_mb("VmHWM") if is_fresh else None
         self._peak = peak if self._peak is None or peak is None else max(self._peak, peak)
         now = resident_mb()
         if self._held is None and now is not None and self._before is not None:
@@ -135,13 +113,4 @@ def forget_peak() -> bool:
 
 def resident_mb() -> float | None:
     """Memory of this process that is resident now, MB; None where the system does not say."""
-    return _status_mb("VmRSS")
-
-
-def _status_mb(key: str) -> float | None:
-    try:
-        lines = PROCESS_STATUS.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    found = [line for line in lines if line.startswith(f"{key}:")]
-    return int(found[0].split()[1]) * 1024 / 1e6 if found else None
+    return process_memory_mb("VmRSS")

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from sottovoce.runtime.backends.session import Array, CacheBuffers, Session
 from sottovoce.runtime.contracts import tensor_by_role
 from sottovoce.runtime.manifest import GraphSpec, StageName
+from sottovoce.runtime.profiling.passing_session import PassingSession
 from sottovoce.runtime.profiling.recording import Phase, Recording
 
 MAIN_INPUTS = ("features", "pixels", "embeddings", "frames", "codes")
 """Roles of what a stage works on; every stage has one of them."""
 
 
-class TimedSession:
+class TimedSession(PassingSession):
     """Passes everything on, and adds one `Call` a run.
 
     Args:
@@ -25,25 +26,10 @@ class TimedSession:
     """
 
     def __init__(self, session: Session, stage: StageName, recording: Recording) -> None:
-        self._session = session
+        super().__init__(session)
         self._stage = stage
         self._recording = recording
         self._reads = CallReader(session.spec)
-
-    @property
-    def spec(self) -> GraphSpec:
-        """The graph's contract."""
-        return self._session.spec
-
-    @property
-    def stage(self) -> str:
-        """The name of the stage, for messages."""
-        return self._session.stage
-
-    @property
-    def widened(self) -> bool:
-        """As the session says."""
-        return self._session.widened
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once, timed."""
@@ -52,20 +38,12 @@ class TimedSession:
         self._add(feeds, start)
         return results
 
-    def create_cache(self, capacity: int) -> CacheBuffers:
-        """The session's own buffers."""
-        return self._session.create_cache(capacity)
-
     def run_with_cache(self, feeds: Mapping[str, Array], cache: CacheBuffers) -> dict[str, Array]:
         """Run once, timed."""
         start = time.perf_counter()
         results = self._session.run_with_cache(feeds, cache)
         self._add(feeds, start)
         return results
-
-    def close(self) -> None:
-        """Release the session."""
-        self._session.close()
 
     def _add(self, feeds: Mapping[str, Array], start: float) -> None:
         end = time.perf_counter()

@@ -87,22 +87,26 @@ def percentiles(milliseconds: list[float]) -> str:
     return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {max(milliseconds):.1f} ms"
 
 
-def test_stop_as_the_monitor_hears_it(pulse: PulseAudio, routed, capsys):
-    said = steady(1.0)
-    tails = []
+def tails_ms(pulse: PulseAudio, settings: DeviceSettings, stops: int) -> tuple[list[float], float]:
+    """After how long the monitor hears the last sample of each stopped reply; and PortAudio's own latency, ms."""
+    said, tails = steady(1.0), []
     recorder = TimedRecorder(pulse, "speaker")
     try:
-        with open_speaker(PULSE) as speaker:
-            for epoch in range(30):
+        with open_speaker(settings) as speaker:
+            for epoch in range(stops):
                 speaker.write(epoch, said)
                 wait_until(lambda: speaker.played(epoch) > 2400, 5)  # noqa: B023 - called at once
                 stopped = time.monotonic()
                 speaker.stop(epoch)
                 time.sleep(0.3)
                 tails.append(1000 * (recorder.last_sound - stopped))
-            latency_ms = 1000 * speaker.latency_s
+            return tails, 1000 * speaker.latency_s
     finally:
         recorder.close()
+
+
+def test_stop_as_the_monitor_hears_it(pulse: PulseAudio, routed, capsys):
+    tails, latency_ms = tails_ms(pulse, PULSE, 30)
     with capsys.disabled():
         print(f"\nstop(), 30 times: the monitor hears the last sample after {percentiles(tails)}", end="; ")
         print(f"PortAudio's own latency is {latency_ms:.0f} ms")
@@ -130,24 +134,9 @@ def test_a_reply_after_a_dropped_one_is_whole(pulse: PulseAudio, routed, reply, 
 
 
 def test_dropping_silences_sooner_than_a_fade(pulse: PulseAudio, routed, capsys):
-    said = steady(1.0)
-
-    def tail_ms(settings: DeviceSettings) -> float:
-        tails, recorder = [], TimedRecorder(pulse, "speaker")
-        try:
-            with open_speaker(settings) as speaker:
-                for epoch in range(8):
-                    speaker.write(epoch, said)
-                    wait_until(lambda: speaker.played(epoch) > 2400, 5)  # noqa: B023 - called at once
-                    stopped = time.monotonic()
-                    speaker.stop(epoch)
-                    time.sleep(0.3)
-                    tails.append(1000 * (recorder.last_sound - stopped))
-        finally:
-            recorder.close()
-        return float(np.median(tails))
-
-    dropped, faded = tail_ms(PULSE), tail_ms(replace(PULSE, drop_on_stop=False))
+    dropped, faded = (
+        float(np.median(tails_ms(pulse, settings, 8)[0])) for settings in (PULSE, replace(PULSE, drop_on_stop=False))
+    )
     with capsys.disabled():
         print(f"\nstop() is heard by the monitor after {dropped:.1f} ms; with a fade after {faded:.1f} ms")
     assert dropped < faded - 20

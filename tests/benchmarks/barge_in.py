@@ -36,7 +36,7 @@ import soxr
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
 
-from pulse_audio import PulseAudio, TimedRecorder, own_daemon  # noqa: E402
+from pulse_audio import PulseAudio, TimedRecorder, own_daemon  # noqa: E402  # the tests' folders are on the path only now
 from spoken_chat import Shown, SpokenChat, sound_of, spoken_chat  # noqa: E402  # where tests keep it
 
 from sottovoce.calibration.edit_distance import edit_distance  # noqa: E402

@@ -33,6 +33,7 @@ from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.cores import available_cores
 from sottovoce.runtime.profiling.ceilings import measure_ceilings
+from sottovoce.runtime.profiling.machine import this_machine
 from sottovoce.runtime.progress import Progress
 
 CONTEXTS = (256, 1024, 4096)
@@ -99,13 +100,11 @@ def _speed(seconds: list[float], ratio: tuple[float, float, float] | None) -> li
 
 def machine(peers: dict[str, AskedPeer], threads: int) -> dict[str, Any]:
     """What the figures hold for."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     versions: dict[str, str] = {"python": platform.python_version()}
     for peer in peers.values():
         versions |= peer.versions
-    processor = names[0].partition(":")[2].strip() if names else platform.processor()
     date = datetime.now(timezone.utc).date().isoformat()
-    return {"processor": processor, "threads": threads, "date": date, "versions": versions}
+    return {"processor": this_machine().processor, "threads": threads, "date": date, "versions": versions}
 
 
 def show(console: Console, found: list[Bar]) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sottovoce.export.export import ExportOptions, export
 from sottovoce.runtime.console import Console
-from sottovoce.runtime.cores import available_cores
+from sottovoce.runtime.profiling.machine import this_machine
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -81,17 +81,13 @@ SUITE = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one: `status` for people, its tables, and how long it took."""
+    """What came of one: in words, what it printed, how long it took, and whether it missed a bar or failed."""
 
     name: str
     status: str
-    tables: str
-    seconds: float
-
-    @property
-    def is_bad(self) -> bool:
-        """It ran, and a bar was missed or it failed."""
-        return self.status not in ("all bars reached", "") and not self.status.startswith("not run")
+    tables: str = ""
+    seconds: float = 0.0
+    is_bad: bool = False
 
 
 class Preparation:
@@ -155,11 +151,11 @@ def command_of(one: Benchmark, quick: bool, preparation: Preparation) -> list[st
 def run(one: Benchmark, quick: bool, preparation: Preparation, work: Path) -> Outcome:
     """Run it, keep its figures, and say what came of it."""
     if quick and one.quick is None:
-        return Outcome(one.name, "not run: takes too long for a quick run", "", 0.0)
+        return Outcome(one.name, "not run: takes too long for a quick run")
     missing = [module for module in one.needs if importlib.util.find_spec(module) is None]
     if missing:
         fix = "setup/prepare.sh bench" if one.needs == SMOLLM2 else "setup/prepare.sh audio"
-        return Outcome(one.name, f"not run: {', '.join(missing)} not installed ({fix})", "", 0.0)
+        return Outcome(one.name, f"not run: {', '.join(missing)} not installed ({fix})")
     started = time.monotonic()
     done = subprocess.run(
         command_of(one, quick, preparation), capture_output=True, text=True, check=False, cwd=REPOSITORY
@@ -171,30 +167,22 @@ def run(one: Benchmark, quick: bool, preparation: Preparation, work: Path) -> Ou
     status = "all bars reached" if done.returncode == 0 else "a bar was missed"
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:
         status = "failed"
-    return Outcome(one.name, status, tables, seconds)
+    return Outcome(one.name, status, tables, seconds, is_bad=status != "all bars reached")
 
 
 def page(outcomes: Sequence[Outcome], quick: bool) -> str:
     """All tables in Markdown."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)
+    machine = this_machine()
     lines = [
         f"# Benchmarks, {datetime.now(timezone.utc):%Y-%m-%d}{' (quick)' if quick else ''}", "",
-        f"{_processor()}, {available_cores()} cores; Python {platform.python_version()}, {versions}", "",
+        f"{machine.processor}, {machine.cores} cores; Python {platform.python_version()}, {versions}", "",
     ]  # fmt: skip
     for one in outcomes:
         lines += [f"## {one.name}", "", f"{one.status}; {one.seconds:.0f} s", ""]
         if one.tables:
             lines += ["```", one.tables, "```", ""]
     return "\n".join(lines)
-
-
-def _processor() -> str:
-    try:
-        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                 if line.startswith("model name")]  # fmt: skip
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> int:
