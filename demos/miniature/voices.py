@@ -1,4 +1,4 @@
-"""The synthesizers that read the curriculum aloud: espeak-ng, flite, festival's `ked`, and Piper's `joe`.
+"""The synthesizers that read the curriculum aloud: espeak-ng, flite, festival's `ked`, Piper's `joe`, and SVOX Pico.
 
 Kept out of all training: five espeak-ng variants, and flite's `slt` and `rms` altogether.
 """
@@ -26,9 +26,10 @@ HELD_OUT_VARIANTS = ("f3", "m5", "croak", "Andy", "steph")
 HELD_OUT_FLITE = ("slt", "rms")
 TRAINING_FLITE = ("kal", "kal16", "awb")
 FLITE_WEIGHTS = (1, 1, 2)
-THROATS = (0.88, 1.28)
-"""Formants of the voices that are few are moved by a factor in this range: from a longer throat to a much shorter one,
-while speed and pitch are drawn apart from it. Three men's voices become many people's."""
+PICO_LANGUAGES = ("en-US", "en-GB")
+MENS_THROATS, WOMENS_THROATS = (0.88, 1.28), (0.76, 1.12)
+"""Formants of the voices that are few are moved by a factor in this range: from a longer throat to a shorter one, while
+speed and pitch are drawn apart from it. Few people's voices become many people's. Pico's two are women, the rest men."""
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-us-nyc", "en-gb-x-gbclan", "en-029")
 ACCENT_WEIGHTS = (6, 4, 1, 2, 1, 2, 1, 1)
 # Whispers and effects that a person would hardly follow either.
@@ -39,7 +40,7 @@ UNCLEAR_VARIANTS = frozenset({"whisper", "whisperf", "fast", "Demonic", "robosof
 class Voice:
     """One way of speaking; `name` is the synthesizer's own name, `accent` espeak's language."""
 
-    engine: Literal["espeak", "flite", "festival", "piper"]
+    engine: Literal["espeak", "flite", "festival", "piper", "pico"]
     name: str
     accent: str = ""
 
@@ -69,14 +70,16 @@ def espeak_variants() -> tuple[str, ...]:
 
 
 def draw_training_voice(draw: random.Random) -> Voice:
-    """A voice that may be trained on: two fifths espeak-ng, the rest of other synthesizers."""
+    """A voice that may be trained on: a third espeak-ng, the rest of other synthesizers."""
     choice = draw.random()
-    if choice < 0.42:
+    if choice < 0.34:
         variant = draw.choice([name for name in espeak_variants() if name not in HELD_OUT_VARIANTS])
         return Voice("espeak", variant, draw.choices(ACCENTS, ACCENT_WEIGHTS)[0])
-    if choice < 0.76:
+    if choice < 0.58:
         return Voice("flite", draw.choices(TRAINING_FLITE, FLITE_WEIGHTS)[0])
-    return Voice("festival", "ked") if choice < 0.88 else Voice("piper", "joe")
+    if choice < 0.80:
+        return Voice("pico", draw.choice(PICO_LANGUAGES))
+    return Voice("festival", "ked") if choice < 0.89 else Voice("piper", "joe")
 
 
 def draw_held_out_voice(draw: random.Random, engine: Literal["espeak", "flite"]) -> Voice:
@@ -99,6 +102,8 @@ def speak(voice: Voice, texts: Sequence[str], draw: random.Random) -> list[NDArr
         return [_espeak(voice, text, draw) for text in texts]
     if voice.engine == "flite":
         return [_flite(voice, text, draw) for text in texts]
+    if voice.engine == "pico":
+        return _pico(voice, texts, draw)
     return _festival(texts, draw) if voice.engine == "festival" else _piper(texts, draw)
 
 
@@ -111,7 +116,7 @@ def _espeak(voice: Voice, text: str, draw: random.Random) -> NDArray[np.float32]
 def _flite(voice: Voice, text: str, draw: random.Random) -> NDArray[np.float32]:
     stretch, pitch, with_pitch = draw.uniform(0.85, 1.25), draw.randint(85, 200), draw.random() < 0.6
     # A held-out voice speaks with the throat it was recorded with: it is what the miniature is measured on.
-    throat = 1.0 if voice.name in HELD_OUT_FLITE else draw.uniform(*THROATS)
+    throat = 1.0 if voice.name in HELD_OUT_FLITE else draw.uniform(*MENS_THROATS)
     settings = ["--setf", f"duration_stretch={stretch * throat:.2f}"]
     if with_pitch:
         settings += ["--setf", f"int_f0_target_mean={pitch / throat:.0f}"]
@@ -132,7 +137,7 @@ def _with_throat(samples: NDArray[np.float32], throat: float) -> NDArray[np.floa
 def _festival(texts: Sequence[str], draw: random.Random) -> list[NDArray[np.float32]]:
     with tempfile.TemporaryDirectory() as folder:
         lines = ["(voice_ked_diphone)"]
-        throats = [draw.uniform(*THROATS) for _ in texts]
+        throats = [draw.uniform(*MENS_THROATS) for _ in texts]
         for i, (text, throat) in enumerate(zip(texts, throats, strict=True)):
             lines.append(f"(Parameter.set 'Duration_Stretch {draw.uniform(0.85, 1.25) * throat:.2f})")
             lines.append(f'(utt.save.wave (utt.synth (Utterance Text "{text}")) "{folder}/{i}.wav" \'riff)')
@@ -141,6 +146,20 @@ def _festival(texts: Sequence[str], draw: random.Random) -> list[NDArray[np.floa
         _run(["festival", "-b", str(script)])
         said = [_samples((Path(folder) / f"{i}.wav").read_bytes()) for i in range(len(texts))]
         return [_with_throat(samples, throat) for samples, throat in zip(said, throats, strict=True)]
+
+
+def _pico(voice: Voice, texts: Sequence[str], draw: random.Random) -> list[NDArray[np.float32]]:
+    from ttspico import TtsEngine
+
+    engine = TtsEngine(voice.name)  # a new one each time: what one said before is heard in its breath
+    said = []
+    for text in texts:
+        throat = draw.uniform(*WOMENS_THROATS)
+        engine.rate = round(100 * draw.uniform(0.8, 1.18) / throat)
+        engine.pitch = round(100 * draw.uniform(0.75, 1.3) / throat)
+        samples = np.frombuffer(engine.speak(text), np.int16).astype(np.float32) / 32768.0
+        said.append(_with_throat(samples, throat))
+    return said
 
 
 def _piper(texts: Sequence[str], draw: random.Random) -> list[NDArray[np.float32]]:
@@ -153,7 +172,7 @@ def _piper(texts: Sequence[str], draw: random.Random) -> list[NDArray[np.float32
     speaker, throat = None, 1.0
     for i, text in enumerate(texts):
         if i % 20 == 0:
-            throat = draw.uniform(*THROATS)
+            throat = draw.uniform(*MENS_THROATS)
             speaker = PiperSpeaker(VoiceSettings(draw.uniform(0.85, 1.25) * throat, draw.uniform(0.3, 0.7), 0.5,
                                                  seed=draw.randrange(1 << 30)))  # fmt: skip
         assert speaker is not None  # noqa: S101  # for the type checker: made in the first round
