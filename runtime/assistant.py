@@ -22,6 +22,8 @@ from sottovoce.runtime.speech.output import open_speech_output
 from sottovoce.runtime.tensor_dump import TensorDump
 from sottovoce.runtime.text.speech_text import SpeechPieces
 
+HEARING: tuple[StageName, ...] = ("audio_encoder", "language_model")
+SPEAKING: tuple[StageName, ...] = ("speech_text", "speech_codes", "codec")
 FIRST_WORDS = "Hello."
 """Said to nobody, so that the speech stages have run once."""
 
@@ -142,8 +144,7 @@ class Assistant:
         Raises:
             BackendError: a graph cannot be loaded.
         """
-        model = self._model
-        _ = (model.audio_encoder, model.language_model)
+        self._model.load(HEARING + SPEAKING if speech else HEARING)
         if speech:
             for _ in self.say(FIRST_WORDS, greedy=True):
                 pass

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
 
 from sottovoce.runtime.backends import check_backend, open_session
 from sottovoce.runtime.backends.session import Session
 from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.cores import available_cores
 from sottovoce.runtime.embeddings import EmbeddingTable
 from sottovoce.runtime.errors import BackendError, BundleError
 from sottovoce.runtime.manifest import STAGES, BundleManifest, StageName
@@ -117,6 +119,17 @@ class Model:
         if stage not in self._sessions:
             self._sessions[stage] = self._open_stage(stage)
         return self._sessions[stage]
+
+    def load(self, stages: Iterable[StageName]) -> None:
+        """Open the graphs of these stages now, several at once: reading and optimizing one leaves a core idle.
+
+        Raises:
+            BackendError: the engine refused a graph, or the model is closed.
+        """
+        missing = [stage for stage in stages if stage not in self._sessions]
+        with ThreadPoolExecutor(available_cores(), "load") as pool:
+            for opened in [pool.submit(self.session, stage) for stage in missing]:
+                opened.result()
 
     def widened_stages(self) -> dict[StageName, bool]:
         """For each stage whether float16 weights are computed in float32 here; loads all stages."""
