@@ -44,9 +44,10 @@ to them; it is not an assistant for real questions.
   talk that is meant for others: made by `demos/miniature`, Apache-2.0.
 * Pictures and clips drawn with Pillow; a fifth of the combinations (which shape where, which digit in which color) is
   kept out. Beyond them, drills that show no such combination, against the shortcuts that the rest would teach.
-* Speech of espeak-ng (GPL-3.0; 60 variants and more, eight accents), flite (`kal`, `kal16`, `awb`), festival (`ked`)
-  and Piper (`joe`, CC0), disturbed by speed, rooms, noise, gain and clipping. Kept out: espeak-ng `f3`, `m5`, `croak`,
-  `Andy`, `steph`, and flite `slt` and `rms`. No recording of a person was used beyond what these voices were built on.
+* Speech of espeak-ng (GPL-3.0; 60 variants and more, eight accents), flite (`kal`, `kal16`, `awb`), festival (`ked`),
+  Piper (`joe`, CC0) and, in the last segment of its training, SVOX Pico (`en-US`, `en-GB`; Apache-2.0), disturbed by
+  speed, rooms, noise, gain and clipping. Kept out: espeak-ng `f3`, `m5`, `croak`, `Andy`, `steph`, and flite `slt` and
+  `rms`. No recording of a person was used beyond what these voices were built on.
 
 ## How
 

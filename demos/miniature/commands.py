@@ -107,6 +107,7 @@ def train_command(work: Path | None, stage: int, part: str | None, start_from: P
         from sottovoce.demos.miniature.warm_start import PackedWeights
 
         packed = PackedWeights(start_from)
+        packed.bring_tokenizer(workspace)
     with Console().progress() as progress:
         if stage == 3:
             from sottovoce.demos.miniature.speech_out.stage import train_speech_out

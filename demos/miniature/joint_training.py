@@ -29,18 +29,33 @@ from sottovoce.export.modules.masks import length_mask
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A part of the training whose rate rises to `peak_rate` and falls to nearly nothing."""
+
+    steps: int
+    peak_rate: float
+    heard: int = 20
+    """Utterances a step."""
+    rehearse_every: int = 1
+    """Every so many steps what is not heard is rehearsed, too: it is known by heart after the first segments."""
+
+
+@dataclass(frozen=True)
 class JointRecipe:
     """How the two are joined."""
 
     shards: int = 70
     seed: int = 13
-    segments: tuple[tuple[int, float], ...] = ((10_500, 6e-4), (1_200, 2e-4))
-    """Steps and peak rate of each: the rate falls to nearly nothing, then starts anew.
+    segments: tuple[Segment, ...] = (
+        Segment(10_500, 6e-4),
+        Segment(1_200, 2e-4),
+        Segment(2_000, 5e-4, heard=32, rehearse_every=3),
+    )
+    """From a packed checkpoint, only the last is gone through.
 
     What is packed is the mean of the weights at the segments' ends, which answers more than the last of them does
     (Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018).
     """
-    batch_size: int = 20
     visual_every: int = 4
     """Every so many steps all that is heard is about pictures and clips."""
     letter_weight: float = 0.15
@@ -54,20 +69,20 @@ class JointRecipe:
     @property
     def steps(self) -> int:
         """Of all segments."""
-        return sum(steps for steps, _ in self.segments)
+        return sum(segment.steps for segment in self.segments)
 
     @property
     def segment_ends(self) -> list[int]:
         """After how many steps each segment is over."""
-        return list(accumulate(steps for steps, _ in self.segments))
+        return list(accumulate(segment.steps for segment in self.segments))
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step."""
-        for steps, peak in self.segments:
-            if step < steps:
-                return learning_rate(step, steps, peak, decay_share=0.7)
-            step -= steps
-        return 0.0
+    def at(self, step: int) -> tuple[Segment, float]:
+        """The segment of a step (the last one's after its end), and the learning rate."""
+        for segment in self.segments:
+            if step < segment.steps:
+                return segment, learning_rate(step, segment.steps, segment.peak_rate, decay_share=0.7)
+            step -= segment.steps
+        return self.segments[-1], 0.0
 
 
 class JointTrainer:
@@ -96,31 +111,46 @@ class JointTrainer:
         if "head" in encoder:
             self.head.load_state_dict(encoder["head"])
 
+    def begin_last_segment(self) -> None:
+        """What has been taken over counts as the mean of the ends of all segments but the last."""
+        self.finished_steps = self.recipe.segment_ends[-2]
+        self.mean = self._copy_of_weights()
+
     def step(self) -> Mapping[str, float]:
         """One batch of heard speech and one of everything else."""
         dice = batch_generator(self.recipe.seed, self.finished_steps)
         torch.manual_seed(int(dice.integers(1 << 40)))
-        rate = self.recipe.rate_at(self.finished_steps)
+        segment, rate = self.recipe.at(self.finished_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        others = teach(self.learner, self.teacher.draw(self.recipe.mixture, dice))
+        others: dict[str, float] = {}
+        if self.finished_steps % segment.rehearse_every == 0:
+            others = teach(self.learner, self.teacher.draw(self.recipe.mixture, dice))
+            others["rehearsal_loss"] = others.pop("loss")
         among = self.visual if self.finished_steps % self.recipe.visual_every == 0 and len(self.visual) else None
-        heard = self._listen(self.data.draw(self.recipe.batch_size, dice, among), dice)
+        heard = self._listen(self.data.draw(segment.heard, dice, among), dice)
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         self.finished_steps += 1
         if self.finished_steps in self.recipe.segment_ends:
             self._take_into_mean(self.recipe.segment_ends.index(self.finished_steps))
-        return {**heard, "rehearsal_loss": others.pop("loss"), **others}
+        return {**heard, **others}
 
     def _take_into_mean(self, earlier: int) -> None:
         """The weights as they are now, beside those at the ends of `earlier` segments."""
-        now = {"learner": self.learner.state_dict(), "encoder": self.audio.state_dict()}
+        now = self._copy_of_weights()
         mean = self.mean if self.mean is not None and earlier else now
         self.mean = {
             part: {name: old + (now[part][name] - old) / (earlier + 1) for name, old in weights.items()}
             for part, weights in mean.items()
+        }
+
+    def _copy_of_weights(self) -> dict[str, dict[str, Tensor]]:
+        parts = {"learner": self.learner, "encoder": self.audio}
+        return {
+            part: {name: weight.clone() for name, weight in module.state_dict().items()}
+            for part, module in parts.items()
         }
 
     def _listen(self, spoken: list[Spoken], dice: np.random.Generator) -> dict[str, float]:

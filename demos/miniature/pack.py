@@ -23,7 +23,7 @@ from sottovoce.demos.miniature.model import AUDIO, VISION, build_audio_encoder
 from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_out.packing import half_precision, write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.training_state import load_state
-from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TURN_END, prepare, token_id
+from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TOKENIZER_FILES, TURN_END, prepare, token_id
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import CodecConfig, SpeechDecoderConfig
 from sottovoce.export.modules.codec import CodecDecoder
@@ -31,9 +31,6 @@ from sottovoce.export.modules.speech_decoder import SpeechDecoder
 from sottovoce.runtime.errors import SottovoceError
 
 MAX_BYTES = 25_000_000
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-)  # fmt: skip
 
 
 def newest_states(workspace: Workspace) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:

@@ -74,6 +74,7 @@ def train_joint(workspace: Workspace, progress: Progress, packed: PackedWeights 
     folder = workspace.states / "joint"
     if packed is not None:
         trainer.start_from(packed.learner, packed.encoder)
+        trainer.begin_last_segment()
     elif not (folder / "state.pt").exists():
         trainer.start_from(*(_required(workspace.states / name / "state.pt") for name in ("language", "encoder")))
     _run(trainer, folder, progress)

@@ -27,6 +27,9 @@ EMBEDDING_WIDTH = 256
 EMBEDDING_SCALE = 0.25
 EMBEDDING_SEED = 20
 
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
+)  # fmt: skip
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 STATE_SPOKEN, STATE_NOISE, STATE_TYPED = "☞", "☟", "☜"

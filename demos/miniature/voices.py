@@ -28,8 +28,8 @@ TRAINING_FLITE = ("kal", "kal16", "awb")
 FLITE_WEIGHTS = (1, 1, 2)
 PICO_LANGUAGES = ("en-US", "en-GB")
 MENS_THROATS, WOMENS_THROATS = (0.88, 1.28), (0.76, 1.12)
-"""Formants of the voices that are few are moved by a factor in this range: from a longer throat to a shorter one, while
-speed and pitch are drawn apart from it. Few people's voices become many people's. Pico's two are women, the rest men."""
+"""Formants of the voices that are few are moved by a factor in this range: from a longer throat to a shorter one,
+while speed and pitch are drawn apart from it. So they become many people's. Pico's two are women, the rest men."""
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-us-nyc", "en-gb-x-gbclan", "en-029")
 ACCENT_WEIGHTS = (6, 4, 1, 2, 1, 2, 1, 1)
 # Whispers and effects that a person would hardly follow either.

@@ -5,13 +5,20 @@ Heads that only training needs (letters, phonemes) are not in a checkpoint: they
 
 from __future__ import annotations
 
+import filecmp
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from sottovoce.demos.miniature.settings import Workspace
+from sottovoce.demos.miniature.tokenizer import TOKENIZER_FILES
 from sottovoce.export.checkpoint.names import Component
 from sottovoce.export.checkpoint.reader import Checkpoint
+from sottovoce.runtime.errors import SottovoceError
 
 
 class PackedWeights:
@@ -25,8 +32,31 @@ class PackedWeights:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._checkpoint = Checkpoint.open(folder)
+        self._checkpoint, self._folder = Checkpoint.open(folder), folder
         self._checkpoint.check_finite()
+
+    def bring_tokenizer(self, workspace: Workspace) -> None:
+        """Give the workspace the checkpoint's tokenizer and embedding table: its weights know no other.
+
+        A tokenizer that is learned here would be another one as soon as the curriculum has changed.
+
+        Raises:
+            SottovoceError: trainings have begun here with another tokenizer.
+        """
+        pairs = [(self._folder / name, workspace.tokenizer / name) for name in TOKENIZER_FILES]
+        if all(there.exists() and filecmp.cmp(packed, there, shallow=False) for packed, there in pairs):
+            return
+        begun = sorted(workspace.states.glob("*/state.pt"))
+        if begun:
+            raise SottovoceError(
+                f"the {begun[0].parent.name} training has begun with another tokenizer than {self._folder} has",
+                file=str(workspace.tokenizer), fix="choose another folder with --work, or remove its states",
+            )  # fmt: skip
+        workspace.tokenizer.mkdir(parents=True, exist_ok=True)
+        for packed, there in pairs:
+            shutil.copyfile(packed, there.with_name(f"{there.name}.partial"))
+            os.replace(there.with_name(f"{there.name}.partial"), there)
+        np.save(workspace.embeddings, self.learner["learner"]["llm.model.embed_tokens.weight"].numpy())
 
     @property
     def learner(self) -> dict[str, Any]:

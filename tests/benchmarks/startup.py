@@ -104,11 +104,16 @@ def main() -> int:
         other, most = bars.get(name, (against.get(name), None))
         ratio = None if other is None else float(np.median(np.array(seconds) / np.array(spent[other])))
         missed |= ratio is not None and most is not None and ratio > most
-        rows.append([
-            name, f"{middle:.0f} ms", f"{low:.0f} to {high:.0f}", "" if ratio is None else f"{ratio:.2f} × {other}",
-            "" if most is None else f"{most} ×", "" if most is None or ratio is None else "NO" if ratio > most else "yes",
-        ])  # fmt: skip
-        figures[name] = {"median_ms": middle, "quartiles_ms": [low, high], "ratio": ratio, "against": other, "bar": most}
+        compared = "" if ratio is None else f"{ratio:.2f} × {other}"
+        judged = ["", ""] if most is None or ratio is None else [f"{most} ×", "NO" if ratio > most else "yes"]
+        rows.append([name, f"{middle:.0f} ms", f"{low:.0f} to {high:.0f}", compared, *judged])
+        figures[name] = {
+            "median_ms": middle,
+            "quartiles_ms": [low, high],
+            "ratio": ratio,
+            "against": other,
+            "bar": most,
+        }
     console.table("", ["until", "median", "quartiles", "against", "at most", "reached"], rows, [1, 2, 3, 4])
     console.result({"threads": options.threads, "starts": figures})
     return 1 if missed else 0

@@ -20,7 +20,7 @@ from sottovoce.demos.miniature.encoder_training import (
     token_loss,
     token_scores,
 )
-from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer
+from sottovoce.demos.miniature.joint_training import JointRecipe, JointTrainer, Segment
 from sottovoce.demos.miniature.language_training import LanguageRecipe, LanguageTrainer, Phase
 from sottovoce.demos.miniature.lessons import Mixture, Teacher
 from sottovoce.demos.miniature.pack import newest_states
@@ -233,7 +233,10 @@ def test_joint_training_takes_over_both_states_and_resumes(
         LanguageTrainer(LanguageRecipe(), writer, table),
         EncoderTrainer(EncoderRecipe(), data, writer, table),
     )
-    recipe = JointRecipe(batch_size=3, mixture=Mixture(typed=1, stretched=1, pictures=1, clips=0, noises=0))
+    recipe = JointRecipe(
+        segments=(Segment(40, 1e-3, heard=3),),
+        mixture=Mixture(typed=1, stretched=1, pictures=1, clips=0, noises=0),
+    )
     whole = JointTrainer(recipe, data, writer, table)
     whole.start_from(language.state(), encoder.state())
     assert torch.equal(whole.learner.llm.lm_head.weight, language.learner.llm.lm_head.weight)
@@ -247,12 +250,16 @@ def test_joint_training_takes_over_both_states_and_resumes(
     assert first != second
 
 
+def _segments(*steps: int) -> tuple[Segment, ...]:
+    return tuple(Segment(count, 1e-2, heard=3) for count in steps)
+
+
 def test_what_is_packed_is_the_mean_of_the_weights_at_the_segments_ends(
     writer: PromptWriter, table: np.ndarray, tmp_path: Path
 ) -> None:
     _write_shards(tmp_path, 1)
     mixture = Mixture(typed=1, stretched=0, pictures=0, clips=0, noises=0)
-    recipe = JointRecipe(batch_size=3, mixture=mixture, segments=((2, 1e-2), (1, 1e-2), (2, 1e-2)))
+    recipe = JointRecipe(mixture=mixture, segments=_segments(2, 1, 2))
     assert (recipe.steps, recipe.segment_ends) == (5, [2, 3, 5])
     trainer, ends = JointTrainer(recipe, SpeechData(tmp_path, 1), writer, table), []
     for step in range(1, 6):
@@ -268,6 +275,36 @@ def test_what_is_packed_is_the_mean_of_the_weights_at_the_segments_ends(
     assert encoder is not None
     assert not torch.allclose(ends[0], ends[2])
     assert torch.allclose(encoder["encoder"]["adpter.project.weight"], sum(ends) / 3, atol=1e-6)
+
+
+def test_from_packed_weights_the_last_segment_alone_is_gone_through(
+    writer: PromptWriter, table: np.ndarray, tmp_path: Path
+) -> None:
+    _write_shards(tmp_path, 1)
+    mixture = Mixture(typed=1, stretched=0, pictures=0, clips=0, noises=0)
+    recipe = JointRecipe(mixture=mixture, segments=_segments(20, 10, 2))
+    trainer = JointTrainer(recipe, SpeechData(tmp_path, 1), writer, table)
+    packed = trainer.audio.adpter.project.weight.detach().clone()
+    trainer.begin_last_segment()
+    while trainer.finished_steps < recipe.steps:
+        trainer.step()
+    end = trainer.audio.adpter.project.weight
+    assert trainer.finished_steps == 32
+    assert not torch.allclose(end, packed)
+    assert trainer.mean is not None
+    assert torch.allclose(trainer.mean["encoder"]["adpter.project.weight"], (2 * packed + end) / 3, atol=1e-6)
+
+
+def test_what_is_known_by_heart_is_rehearsed_now_and_then(
+    writer: PromptWriter, table: np.ndarray, tmp_path: Path
+) -> None:
+    _write_shards(tmp_path, 1)
+    mixture = Mixture(typed=1, stretched=0, pictures=0, clips=0, noises=0)
+    segments = (Segment(2, 1e-3, heard=2), Segment(4, 1e-3, heard=3, rehearse_every=3))
+    trainer = JointTrainer(JointRecipe(mixture=mixture, segments=segments), SpeechData(tmp_path, 1), writer, table)
+    figures = [trainer.step() for _ in range(6)]
+    assert ["rehearsal_loss" in step for step in figures] == [True, True, False, True, False, False]
+    assert all("reply_loss" in step for step in figures)
 
 
 def test_missing_speech_is_named(tmp_path: Path) -> None:

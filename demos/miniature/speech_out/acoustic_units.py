@@ -95,18 +95,22 @@ class AcousticUnits(nn.Module):
         self.register_buffer("centres", torch.zeros(settings.codes, features))
         self.register_buffer("spectra", torch.zeros(settings.codes, _FRAMES * settings.mel_bins))
 
-    @torch.no_grad()
     def windows(self, samples: Tensor) -> Tensor:
-        """(n,) samples, n a multiple of 600, to (n / 600, 720) log-mels of each code and its two neighbours."""
-        frames = self.log_mel(samples[None])[0].T.clamp(min=_QUIETEST)
-        own = frames.reshape(-1, _FRAMES * self.settings.mel_bins)
-        padded = torch.cat([own[:1], own, own[-1:]])
-        return torch.cat([padded[:-2], own, padded[2:]], dim=1)
+        """(batch, n) samples, n a multiple of 600, to (batch, n / 600, 720): log-mels of a code and its neighbours."""
+        frames = self.log_mel(samples).transpose(1, 2).clamp(min=_QUIETEST)
+        own = frames.reshape(len(samples), -1, _FRAMES * self.settings.mel_bins)
+        padded = torch.cat([own[:, :1], own, own[:, -1:]], dim=1)
+        return torch.cat([padded[:, :-2], own, padded[:, 2:]], dim=2)
+
+    def features(self, samples: Tensor) -> Tensor:
+        """(batch, n) samples in -1 … 1 to (batch, n / 600, 72): what codes are told apart by."""
+        features: Tensor = (self.windows(samples) - self.mean) @ self.projection
+        return features
 
     @torch.no_grad()
     def encode(self, samples: Tensor) -> Tensor:
         """(n,) samples in -1 … 1, n a multiple of 600, to (n / 600,) codes."""
-        return nearest((self.windows(samples) - self.mean) @ self.projection, self.centres)
+        return nearest(self.features(samples[None])[0], self.centres)
 
     def first_codebook(self, width: int, seed: int = 0) -> Tensor:
         """(codes, width): each code's mean log-mels, spread over the width, for the generator to start from."""
@@ -131,7 +135,7 @@ def find_units(utterances: Sequence[Utterance], settings: UnitSettings) -> Acous
     windows, phonemes = [], []
     for utterance in utterances:
         samples = torch.from_numpy(whole_codes(utterance.samples).astype(np.float32) / 32768)
-        windows.append(units.windows(samples))
+        windows.append(units.windows(samples[None])[0])
         places = (np.arange(len(windows[-1])) + 0.5) * SAMPLES_PER_CODE
         phonemes.append(VoiceStream([utterance]).phonemes_at(places))
     heard, spoken = torch.cat(windows), torch.from_numpy(np.concatenate(phonemes))

@@ -1,8 +1,9 @@
 """Stage 3, first half: the codec's generator learns to speak the voice from its codes, 40 a second out of 1,024.
 
 The codes come from :mod:`.acoustic_units` and stay as they are, so the speech decoder can train on them at the same
-time. What learns is the generator and a row of 512 numbers a code, on short cuts of the voice, by spectra alone (no
-discriminator).
+time. What learns is the generator and a row of 512 numbers a code, on short cuts of the voice, by spectra, and by the
+features that the codes were found with: half of these tell phonemes apart, and that is what a listener needs. There is
+no discriminator.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class CodecTraining:
     segment_codes: int = 28
     peak_learning_rate: float = 1.5e-3
     decay_share: float = 0.5
+    feature_weight: float = 4.0
     gradient_limit: float = 5.0
     seed: int = 0
     save_every_seconds: float = 180.0
@@ -67,7 +69,7 @@ class CodecTrainer:
         codebook = self.decoder.quantizer.quantizer_modules[0].embedding.weight  # type: ignore[index,union-attr]
         with torch.no_grad():
             codebook.copy_(units.first_codebook(recipe.codec.code_width))  # type: ignore[operator]
-        self.loss = SpectralLoss()
+        self.loss, self.units = SpectralLoss(), units
         self.optimizer = torch.optim.AdamW(self.decoder.parameters(), betas=(0.8, 0.98), weight_decay=0.0)
         self.finished_steps = 0
 
@@ -86,6 +88,7 @@ class CodecTrainer:
         losses = self._losses(torch.from_numpy(cut_codes.astype(np.int64)), torch.from_numpy(cuts).float() / 32768)
         self.optimizer.zero_grad()
         total = losses["mel"] + 0.5 * losses["magnitude"] + 0.5 * losses["convergence"]
+        total = total + recipe.feature_weight * losses["features"]
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.decoder.parameters(), recipe.gradient_limit)
         self.optimizer.step()
@@ -96,7 +99,7 @@ class CodecTrainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.low_precision):
             made = self.decoder(codes)
         losses: dict[str, Tensor] = self.loss(made.float(), sound)
-        return losses
+        return {**losses, "features": (self.units.features(made.float()) - self.units.features(sound)).abs().mean()}
 
     def state(self) -> dict[str, Any]:
         """All that a later :meth:`resume` needs; loads with ``weights_only=True``."""

@@ -55,7 +55,6 @@ class SpeechOutRecipe:
     held_out_practice: int = 250
     held_out_replies: int = 125
     unit_sentences: int = 2_000
-    codec_sentences: int = 3_000
     pronunciations: int = 40_000
     practice_seed: int = 2026
     pronunciation_seed: int = 4051
@@ -142,12 +141,13 @@ class SpeechOutStage:
 
     def train_codec(self, units: AcousticUnits, packed: PackedWeights | None = None) -> None:
         """The generator, packed when it is done."""
-        count = self.recipe.codec_sentences
         trainer = CodecTrainer(self.recipe.codec, units)
         if packed is not None:
             trainer.decoder.load_state_dict(packed.codec)
-        utterances = list(islice(read_shards(self.root / "voice" / "practice"), count))
-        train_codec(trainer, utterances, read_spoken(self._spoken("practice"))[:count], self.root / "codec")
+        voice, count = self.root / "voice", self.recipe.practice
+        utterances = [*islice(read_shards(voice / "practice"), count), *read_shards(voice / "replies")]
+        spoken = read_spoken(self._spoken("practice"))[:count] + read_spoken(self._spoken("replies"))
+        train_codec(trainer, utterances, spoken, self.root / "codec")
         write_codec(self.root / "codec", trainer.decoder)
 
     def train_speech_decoder(self, units: AcousticUnits, packed: PackedWeights | None = None) -> None:

@@ -133,17 +133,17 @@ class Recipe(Protocol):
 def run_training(trainer: Trainer, step: Callable[[], Mapping[str, float]], folder: Path, name: str) -> None:
     """Call ``step`` until the recipe's last one, saving ``state.pt``, ``curve.jsonl`` and ``curve.png`` on the way."""
     curve = Curve(folder / "curve.jsonl", trainer.finished_steps)
-    sums: dict[str, float] = {}
+    seen: dict[str, list[float]] = {}
     started = saved_at = time.monotonic()
     while trainer.finished_steps < trainer.recipe.steps:
         for key, value in step().items():
-            sums[key] = sums.get(key, 0.0) + value
+            seen.setdefault(key, []).append(value)
         done = trainer.finished_steps
         last = done == trainer.recipe.steps
         now = time.monotonic()
         if done % trainer.recipe.report_every == 0:
-            means = {key: round(value / trainer.recipe.report_every, 4) for key, value in sums.items()}
-            sums = {}
+            means = {key: round(sum(values) / len(values), 4) for key, values in seen.items()}
+            seen = {}
             curve.add(done, seconds=round(now - started, 1), **means)
             figures = ", ".join(f"{key} {value:.3f}" for key, value in means.items())
             print(f"{name}: step {done} of {trainer.recipe.steps}, {now - started:.0f} s: {figures}", flush=True)
