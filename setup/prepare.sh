@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 venv=${SOTTOVOCE_VENV:-.venv}
 wanted=${1:-}
 extras=export,video,dev
+# TensorRT-RTX builds engines with no GPU; it exists for this one kind of machine.
+if [ "$(uname -sm)" = "Linux x86_64" ]; then extras=$extras,rtx; fi
 lists=(setup/system-packages.txt)
 if [ "$wanted" = audio ] || [ "$wanted" = bench ]; then
     extras=$extras,audio,miniature

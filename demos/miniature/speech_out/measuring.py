@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def held_out_utterances(workspace: Workspace, count: int) -> list[Utterance]:
     """
     voice = workspace.root / "voice"
     replies = list(read_shards(voice / "replies-held-out"))
-    practice = list(islice(read_shards(voice / "practice"), SpeechOutRecipe.practice, None))
+    practice = list(read_shards(voice / "practice", first=SpeechOutRecipe.practice))
     if not replies or not practice:
         raise SottovoceError("there are no held-out sentences to listen to", file=str(voice), fix=MAKE_VOICE)
     half = (count + 1) // 2

@@ -43,7 +43,7 @@ from .speech_batches import BatchRecipe, SpeechCorpus
 from .speech_decoder_training import SpeechDecoderTrainer, SpeechDecoderTraining, train_speech_decoder
 from .spoken_codes import SpokenText, encode_utterances, read_spoken, write_spoken
 from .training_state import load_state, save_state
-from .voice import VoiceSettings, read_shards, render
+from .voice import Utterance, VoiceSettings, read_shards, render
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class SpeechOutRecipe:
     held_out_practice: int = 250
     held_out_replies: int = 125
     unit_sentences: int = 2_000
+    codec_practice: int = 3_000
+    codec_replies: int = 1_000
     pronunciations: int = 40_000
     practice_seed: int = 2026
     pronunciation_seed: int = 4051
@@ -144,9 +146,11 @@ class SpeechOutStage:
         trainer = CodecTrainer(self.recipe.codec, units)
         if packed is not None:
             trainer.decoder.load_state_dict(packed.codec)
-        voice, count = self.root / "voice", self.recipe.practice
-        utterances = [*islice(read_shards(voice / "practice"), count), *read_shards(voice / "replies")]
-        spoken = read_spoken(self._spoken("practice"))[:count] + read_spoken(self._spoken("replies"))
+        utterances: list[Utterance] = []
+        spoken: list[SpokenText] = []
+        for name, count in (("practice", self.recipe.codec_practice), ("replies", self.recipe.codec_replies)):
+            utterances += islice(read_shards(self.root / "voice" / name), count)
+            spoken += read_spoken(self._spoken(name))[:count]
         train_codec(trainer, utterances, spoken, self.root / "codec")
         write_codec(self.root / "codec", trainer.decoder)
 

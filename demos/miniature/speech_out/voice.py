@@ -132,9 +132,11 @@ def write_shard(path: Path, utterances: Sequence[Utterance]) -> None:
     os.replace(partial, path)
 
 
-def read_shards(folder: Path) -> Iterator[Utterance]:
-    """All utterances of a folder, in the order they were rendered."""
+def read_shards(folder: Path, first: int = 0) -> Iterator[Utterance]:
+    """The utterances of a folder, in the order they were rendered, from the shard that holds the `first` on."""
     for path in sorted(folder.glob("shard-????.npz")):
+        if int(path.stem.removeprefix("shard-")) < first // SENTENCES_A_SHARD:
+            continue
         with np.load(path, allow_pickle=False) as shard:
             arrays = {name: shard[name] for name in shard.files}
         samples = np.split(arrays["samples"], arrays["sample_ends"][:-1])

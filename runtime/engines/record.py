@@ -1,0 +1,140 @@
+"""`engines/<target>/engines.json` of a bundle: what each engine was built from, with what, and how.
+
+An engine is used only where its fingerprint is that of the graph, the library and the GPU that are here, and its file
+has the hash that was written down: a stale or foreign engine never reaches the library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.engines.targets import Library
+from sottovoce.runtime.errors import BundleError
+from sottovoce.runtime.manifest import StageName
+from sottovoce.runtime.records import read_record, write_record
+
+ENGINES_FOLDER = "engines"
+RECORD_FILE = "engines.json"
+FORMAT_VERSION = 1
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+BUILD_AGAIN = "build the engines again: sottovoce build BUNDLE --target {target}"
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The shapes one input may have in one optimization profile: least, most common, greatest."""
+
+    minimum: tuple[int, ...]
+    optimum: tuple[int, ...]
+    maximum: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """All choices of a build that change the engine."""
+
+    profiles: tuple[Mapping[str, ShapeRange], ...]
+    """Input's name → its shapes; of a decoder profile 0 is for prefill and profile 1 for one token."""
+    profile_names: tuple[str, ...]
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None
+    weight_stripped: bool = False
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What an engine belongs to: another graph, library, GPU or system needs another engine."""
+
+    graph_sha256: str
+    """Of the graph's and its weights' own hashes, see `graph_sha256`."""
+    library: Library
+    library_version: str
+    compute_capability: str
+    platform: str
+    """As "linux-x86_64" or "linux-aarch64"."""
+    settings: EngineSettings
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What the library says of the engine that it built."""
+
+    layers: int
+    int8_products: int = 0
+    products: int = 0
+    int8_multiply_adds_share: float | None = None
+    """Of the multiply-adds of matrix products and convolutions, those whose factors are both INT8: 0 to 1."""
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """One built engine."""
+
+    stage: StageName
+    file: str
+    """In the folder of the record."""
+    bytes: int
+    sha256: str
+    seconds: float
+    created: str
+    fingerprint: Fingerprint
+    report: LayerReport
+
+
+@dataclass(frozen=True)
+class EngineFolderRecord:
+    """All of one target's engines."""
+
+    format_version: int
+    target: str
+    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
+
+
+def engines_folder(bundle: Bundle, target: str) -> Path:
+    """Where a target's engines lie."""
+    return bundle.path / ENGINES_FOLDER / target
+
+
+def graph_sha256(bundle: Bundle, stage: StageName) -> str:
+    """One hash of a stage's graph and weights, from the hashes of the manifest: no file is read."""
+    spec = bundle.graph(stage)
+    hashes = [bundle.manifest.files[name].sha256 for name in (spec.file, *spec.data)]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def read_engines(bundle: Bundle, target: str) -> EngineFolderRecord:
+    """The record of a target's engines; without engines where nothing was built.
+
+    Raises:
+        BundleError: there is a record that cannot be read; the file and the fix are named.
+    """
+    path = engines_folder(bundle, target) / RECORD_FILE
+    fix = BUILD_AGAIN.format(target=target)
+    if not path.exists():
+        return EngineFolderRecord(FORMAT_VERSION, target)
+    if path.stat().st_size > MAX_RECORD_BYTES:
+        raise BundleError(
+            f"it has {path.stat().st_size} bytes, expected at most {MAX_RECORD_BYTES}", file=path, fix=fix
+        )
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise BundleError(f"the record of the engines cannot be read: {problem}", file=path, fix=fix) from problem
+    if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
+        raise BundleError(f"not a record of engines of version {FORMAT_VERSION}", file=path, fix=fix)
+    record: EngineFolderRecord = read_record(EngineFolderRecord, data, source=str(path))
+    for name, engine in record.engines.items():
+        if engine.stage != name or Path(engine.file).name != engine.file:
+            raise BundleError(f"the engine {name!r} names the file {engine.file!r}", file=path, fix=fix)
+    return record
+
+
+def record_text(record: EngineFolderRecord) -> str:
+    """What `read_engines` reads."""
+    return json.dumps(write_record(record), indent=1, ensure_ascii=False) + "\n"
