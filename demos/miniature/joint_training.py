@@ -24,7 +24,7 @@ from sottovoce.demos.miniature.model import AUDIO, build_audio_encoder, use_bflo
 from sottovoce.demos.miniature.prompts import PromptWriter
 from sottovoce.demos.miniature.speech_batches import LETTERS, Disturbance, SpeechData, collate, letters_of
 from sottovoce.demos.miniature.speech_in import Spoken
-from sottovoce.demos.miniature.speech_out.training_state import batch_generator, learning_rate
+from sottovoce.demos.miniature.speech_out.training_state import batch_generator, learning_rate, segment_at
 from sottovoce.export.modules.masks import length_mask
 
 
@@ -78,11 +78,9 @@ class JointRecipe:
 
     def at(self, step: int) -> tuple[Segment, float]:
         """The segment of a step (the last one's after its end), and the learning rate."""
-        for segment in self.segments:
-            if step < segment.steps:
-                return segment, learning_rate(step, segment.steps, segment.peak_rate, decay_share=0.7)
-            step -= segment.steps
-        return self.segments[-1], 0.0
+        number, done = segment_at(step, [segment.steps for segment in self.segments])
+        segment = self.segments[number]
+        return segment, learning_rate(done, segment.steps, segment.peak_rate, decay_share=0.7)
 
 
 class JointTrainer:

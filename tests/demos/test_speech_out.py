@@ -41,7 +41,7 @@ from sottovoce.demos.miniature.speech_out.speech_decoder_training import (
     train_speech_decoder,
 )
 from sottovoce.demos.miniature.speech_out.spoken_codes import SpokenText, encode_utterances, read_spoken, write_spoken
-from sottovoce.demos.miniature.speech_out.training_state import save_state
+from sottovoce.demos.miniature.speech_out.training_state import save_state, segment_at
 from sottovoce.demos.miniature.speech_out.voice import Utterance, read_shards, write_shard
 from sottovoce.demos.miniature.speech_out.voice_stream import VoiceStream, spoken_phonemes
 from sottovoce.export.modules.codec import CodecDecoder
@@ -59,7 +59,12 @@ TINY_CODEC = replace(
     resblock_dilation_sizes=((1,),),
 )
 TINY_TRAINING = CodecTraining(
-    steps=4, batch_size=2, segment_codes=4, report_every=1, low_precision=False, codec=TINY_CODEC
+    segments=((2, 1e-3), (2, 1e-3)),
+    batch_size=2,
+    segment_codes=4,
+    report_every=1,
+    low_precision=False,
+    codec=TINY_CODEC,
 )
 TINY_DECODER = replace(MINIATURE_SPEECH_DECODER, hidden_size=16, intermediate_size=24, num_heads=2, num_codes=64)
 
@@ -200,6 +205,23 @@ def test_a_killed_codec_training_resumes_to_the_same_curve(units: AcousticUnits,
     for name, tensor in whole.decoder.state_dict().items():
         assert torch.equal(tensor, resumed.decoder.state_dict()[name]), name
     assert (tmp_path / "cut" / "curve.png").stat().st_size > 0
+
+
+def test_a_packed_codec_goes_through_the_last_segment_alone(units: AcousticUnits) -> None:
+    recipe = replace(TINY_TRAINING, segments=((5, 1e-2), (3, 1e-3)))
+    packed = CodecTrainer(replace(recipe, seed=9), units).decoder.state_dict()
+    trainer = CodecTrainer(recipe, units)
+    trainer.begin_last_segment(packed)
+    assert (trainer.finished_steps, recipe.steps) == (5, 8)
+    assert all(torch.equal(tensor, packed[name]) for name, tensor in trainer.decoder.state_dict().items())
+
+
+def test_each_segment_begins_its_rate_anew() -> None:
+    assert [segment_at(step, [3, 2]) for step in range(7)] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)]
+    rates = [replace(TINY_TRAINING, segments=((1000, 1e-2), (500, 1e-3))).rate_at(step) for step in (400, 999, 1400)]
+    assert rates[0] == 1e-2
+    assert rates[1] < 3e-4
+    assert 2e-5 < rates[2] < 1e-3
 
 
 def _spoken(count: int) -> list[SpokenText]:

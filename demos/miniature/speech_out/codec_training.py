@@ -9,7 +9,7 @@ no discriminator.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sottovoce.export.modules.codec import CodecDecoder
 from .acoustic_units import SAMPLES_PER_CODE, AcousticUnits, whole_codes
 from .spectral_loss import SpectralLoss
 from .spoken_codes import SpokenText
-from .training_state import batch_generator, learning_rate, load_state, run_training
+from .training_state import batch_generator, learning_rate, load_state, run_training, segment_at
 from .voice import Utterance
 
 MINIATURE_CODEC = CodecConfig(
@@ -43,10 +43,10 @@ MINIATURE_CODEC = CodecConfig(
 class CodecTraining:
     """Recipe of the generator; a segment is that many codes (1/40 s)."""
 
-    steps: int = 10_000
+    segments: tuple[tuple[int, float], ...] = ((10_000, 1.5e-3), (8_000, 7e-4))
+    """Steps and peak rate of each; from a packed checkpoint, only the last is gone through."""
     batch_size: int = 6
     segment_codes: int = 28
-    peak_learning_rate: float = 1.5e-3
     decay_share: float = 0.5
     feature_weight: float = 4.0
     gradient_limit: float = 5.0
@@ -55,6 +55,17 @@ class CodecTraining:
     report_every: int = 50
     low_precision: bool = True
     codec: CodecConfig = MINIATURE_CODEC
+
+    @property
+    def steps(self) -> int:
+        """Of all segments."""
+        return sum(steps for steps, _ in self.segments)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        number, done = segment_at(step, [steps for steps, _ in self.segments])
+        steps, peak = self.segments[number]
+        return learning_rate(done, steps, peak, decay_share=self.decay_share)
 
 
 class CodecTrainer:
@@ -73,13 +84,16 @@ class CodecTrainer:
         self.optimizer = torch.optim.AdamW(self.decoder.parameters(), betas=(0.8, 0.98), weight_decay=0.0)
         self.finished_steps = 0
 
+    def begin_last_segment(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from a packed codec's weights."""
+        self.decoder.load_state_dict(weights)
+        self.finished_steps = self.recipe.steps - self.recipe.segments[-1][0]
+
     def step(self, samples: np.ndarray, codes: np.ndarray) -> dict[str, float]:
         """One update; ``samples`` (600 n,) int16 and ``codes`` (n,) are all utterances in a row."""
         recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                self.finished_steps, recipe.steps, recipe.peak_learning_rate, decay_share=recipe.decay_share
-            )
+            group["lr"] = recipe.rate_at(self.finished_steps)
         draw = batch_generator(recipe.seed, self.finished_steps)
         starts = draw.integers(0, len(codes) - recipe.segment_codes, recipe.batch_size)
         cut_codes = np.stack([codes[start : start + recipe.segment_codes] for start in starts])

@@ -145,7 +145,7 @@ class SpeechOutStage:
         """The generator, packed when it is done."""
         trainer = CodecTrainer(self.recipe.codec, units)
         if packed is not None:
-            trainer.decoder.load_state_dict(packed.codec)
+            trainer.begin_last_segment(packed.codec)
         utterances: list[Utterance] = []
         spoken: list[SpokenText] = []
         for name, count in (("practice", self.recipe.codec_practice), ("replies", self.recipe.codec_replies)):

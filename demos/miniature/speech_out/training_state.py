@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,15 @@ def learning_rate(step: int, total_steps: int, peak: float, warmup_steps: int = 
         return peak
     progress = min((step - decay_start) / (total_steps - decay_start), 1.0)
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def segment_at(step: int, lengths: Sequence[int]) -> tuple[int, int]:
+    """Which segment of a training a step is in, and how many of its steps are done; past the end, the last one."""
+    for number, length in enumerate(lengths):
+        if step < length or number == len(lengths) - 1:
+            return number, step
+        step -= length
+    raise ValueError("a training has at least one segment")
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
