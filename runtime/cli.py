@@ -38,6 +38,7 @@ COMMANDS: dict[str, Place] = {
     "say": Place("sottovoce.runtime.commands.say:say_command", "The speech decoder alone."),
     "chat": Place("sottovoce.runtime.commands.chat:chat_command", "A conversation, microphone to speaker.", "audio"),
     "replay": Place("sottovoce.runtime.commands.replay:replay_command", "A recorded conversation once more."),
+    "build": Place("sottovoce.runtime.commands.build:build_command", "Engines for GPUs, from a bundle.", "rtx"),
     "inspect": Place("sottovoce.runtime.commands.inspect:inspect_command", "What is in a bundle."),
     "profile": Place("sottovoce.runtime.commands.profile:profile_command", "Where the time of a turn goes."),
     "evaluate": Place("sottovoce.calibration.commands:evaluate_command", "How many of a set's replies are right."),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sottovoce.runtime.assistant import Assistant
+from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.commands.options import BACKEND, BUNDLE, common
 from sottovoce.runtime.console import Console
+from sottovoce.runtime.engines.record import fingerprint_digest, graph_sha256, read_engines
+from sottovoce.runtime.engines.targets import TARGETS
+from sottovoce.runtime.errors import BundleError
 from sottovoce.runtime.manifest import STAGES, BundleManifest, GraphSpec, TensorSpec
 from sottovoce.runtime.records import write_record
 
@@ -28,7 +33,10 @@ def inspect_command(bundle: Path, backend: str, as_json: bool, debug: bool) -> N
     _show_graphs(console, manifest, widened)
     _show_tensors(console, manifest)
     _show_settings(console, manifest)
+    engines = list(_engines(console, assistant.bundle))
+    _show_engines(console, engines)
     value: dict[str, Any] = write_record(manifest)
+    value["engines"] = engines
     value["runs_as"] = {stage: _runs_as(manifest.graphs[stage], widened[stage]) for stage in STAGES}
     console.result(value)
 
@@ -62,6 +70,47 @@ def _show_tensors(console: Console, manifest: BundleManifest) -> None:
 
 def _cells(tensor: TensorSpec) -> list[str]:
     return [tensor.name, tensor.dtype, f"({', '.join(map(str, tensor.shape))})"]
+
+
+def _engines(console: Console, bundle: Bundle) -> Iterator[dict[str, Any]]:
+    """What was built from the bundle, by the records that lie in it: the libraries are not needed."""
+    for target in TARGETS:
+        try:
+            engines = read_engines(bundle, target).engines
+        except BundleError as problem:
+            console.warn(str(problem))
+            continue
+        for stage, record in engines.items():
+            built = record.fingerprint
+            yield {
+                "stage": stage,
+                "target": target,
+                "bytes": record.bytes,
+                "fingerprint": fingerprint_digest(built),
+                "library": f"{built.library} {built.library_version}",
+                "compute_capability": built.compute_capability,
+                "platform": built.platform,
+                "created": record.created,
+                "graph_unchanged": built.graph_sha256 == graph_sha256(bundle, record.stage),
+            }
+
+
+def _show_engines(console: Console, engines: list[dict[str, Any]]) -> None:
+    rows = [
+        [
+            engine["target"],
+            engine["stage"],
+            engine["fingerprint"],
+            engine["library"],
+            f"{engine['compute_capability']}, {engine['platform']}",
+            f"{engine['bytes'] / 1e6:.1f} MB",
+            "" if engine["graph_unchanged"] else "of another graph: build it again",
+        ]
+        for engine in engines
+    ]
+    if rows:
+        columns = ["target", "stage", "fingerprint", "built with", "for", "size", ""]
+        console.table("\nengines", columns, rows, [5])
 
 
 def _show_settings(console: Console, manifest: BundleManifest) -> None:

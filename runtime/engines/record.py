@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,14 @@ from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.engines.targets import Library
 from sottovoce.runtime.errors import BundleError
 from sottovoce.runtime.manifest import StageName
-from sottovoce.runtime.records import read_record, write_record
+from sottovoce.runtime.records import RecordError, read_record, write_record
 
 ENGINES_FOLDER = "engines"
 RECORD_FILE = "engines.json"
 FORMAT_VERSION = 1
 MAX_RECORD_BYTES = 4 * 1024 * 1024
+ENGINE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.engine")
+"""The name of an engine's file, which cannot lead out of the record's folder."""
 BUILD_AGAIN = "build the engines again: sottovoce build BUNDLE --target {target}"
 
 
@@ -70,6 +73,10 @@ class LayerReport:
     products: int = 0
     int8_multiply_adds_share: float | None = None
     """Of the multiply-adds of matrix products and convolutions, those whose factors are both INT8: 0 to 1."""
+    fused_int8_multiply_adds_share: float | None = None
+    """Of the same, those that layers of the engine do which read both factors as INT8; None: the builder said none."""
+    attention_multiply_adds_share: float | None = None
+    """Of all multiply-adds, those in attention operators, which are not among the products and never INT8."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,11 @@ class EngineFolderRecord:
     format_version: int
     target: str
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
+
+
+def fingerprint_digest(fingerprint: Fingerprint) -> str:
+    """Hexadecimal digits that stand for a whole fingerprint, for people and for comparing."""
+    return hashlib.sha256(json.dumps(write_record(fingerprint), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def engines_folder(bundle: Bundle, target: str) -> Path:
@@ -128,9 +140,14 @@ def read_engines(bundle: Bundle, target: str) -> EngineFolderRecord:
         raise BundleError(f"the record of the engines cannot be read: {problem}", file=path, fix=fix) from problem
     if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
         raise BundleError(f"not a record of engines of version {FORMAT_VERSION}", file=path, fix=fix)
-    record: EngineFolderRecord = read_record(EngineFolderRecord, data, source=str(path))
+    try:
+        record: EngineFolderRecord = read_record(EngineFolderRecord, data, source=str(path))
+    except RecordError as problem:
+        raise BundleError(problem.message, file=path, fix=fix) from problem
+    if record.target != target:
+        raise BundleError(f"it is the record of target {record.target!r}, expected {target!r}", file=path, fix=fix)
     for name, engine in record.engines.items():
-        if engine.stage != name or Path(engine.file).name != engine.file:
+        if engine.stage != name or ENGINE_FILE.fullmatch(engine.file) is None:
             raise BundleError(f"the engine {name!r} names the file {engine.file!r}", file=path, fix=fix)
     return record
 
