@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from sottovoce.export.graphs.cpu_spelling import CpuSpelling
 from sottovoce.export.graphs.decoder_spelling import DecoderSpelling, Heads
 from sottovoce.export.graphs.graph_builder import GraphBuilder
 from sottovoce.export.graphs.portable_spelling import Opset23Spelling, PortableSpelling
+from sottovoce.export.graphs.spelled_out import SpelledOutSpelling
+from sottovoce.export.operator_lists.check import require_operators
+from sottovoce.export.operator_lists.operator_list import operator_list
 from sottovoce.runtime.errors import SottovoceError
 
 SpellingFactory = Callable[[GraphBuilder, Heads], DecoderSpelling]
@@ -17,27 +21,29 @@ SpellingFactory = Callable[[GraphBuilder, Heads], DecoderSpelling]
 
 @dataclass(frozen=True)
 class Dialect:
-    """A way to spell decoders, and for whom. A `factory` of None: the dialect has its place, but is not built yet."""
+    """A way to spell decoders, and for whom."""
 
     name: str
     opset: int
     audience: str
-    factory: SpellingFactory | None
+    factory: SpellingFactory
     fixed_capacity: bool = False
     """Whether the size of the cache is a number in the graph: TensorRT's in-place cache update must know it."""
+    operators: str | None = None
+    """The published operator list that all graphs of a bundle for this dialect's engines keep to."""
 
     def spelling(self, graph: GraphBuilder, heads: Heads) -> DecoderSpelling:
-        """The operators of this dialect, for one graph.
+        """The operators of this dialect, for one graph."""
+        return self.factory(graph, heads)
+
+    def check_operators(self, graph: Path) -> None:
+        """Refuse a written graph, of whichever stage, that this dialect's engines would not take.
 
         Raises:
-            SottovoceError: the dialect is not there yet.
+            SottovoceError: an operator or a type is not in their published list.
         """
-        if self.factory is None:
-            raise SottovoceError(
-                f"the dialect {self.name!r} ({self.audience}) is not there yet",
-                fix=f"choose one of these targets: {', '.join(available_targets())}",
-            )
-        return self.factory(graph, heads)
+        if self.operators is not None:
+            require_operators(graph, operator_list(self.operators))
 
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -46,7 +52,7 @@ DIALECTS: Mapping[str, Dialect] = {
         Dialect("portable", 24, "TensorRT-RTX, TensorRT 10.13, ONNX Runtime 1.24 and later", PortableSpelling, True),
         Dialect("portable-23", 23, "ONNX Runtime 1.23 and later", Opset23Spelling),
         Dialect("cpu", 23, "ONNX Runtime 1.23 and later on CPUs, with its own attention operator", CpuSpelling),
-        Dialect("jetpack6", 20, "TensorRT 10.3 on JetPack 6", None),
+        Dialect("jetpack6", 20, "TensorRT 10.3 on JetPack 6", SpelledOutSpelling, True, "tensorrt-10.3"),
     )
 }
 
@@ -54,22 +60,12 @@ TARGETS: Mapping[str, str] = {"cpu": "cpu", "tensorrt": "portable", "jetpack6": 
 """Which dialect each `--target` is spelled in today."""
 
 
-def available_targets() -> list[str]:
-    """The targets whose dialect is built."""
-    return [target for target, name in TARGETS.items() if DIALECTS[name].factory is not None]
-
-
 def dialect_for(target: str) -> Dialect:
     """The dialect of a `--target`.
 
     Raises:
-        SottovoceError: the target is unknown, or its dialect is not there yet.
+        SottovoceError: the target is unknown.
     """
-    fix = f"choose one of: {', '.join(available_targets())}"
     if target not in TARGETS:
-        raise SottovoceError(f"unknown target {target!r}", fix=fix)
-    dialect = DIALECTS[TARGETS[target]]
-    if dialect.factory is None:
-        message = f"target {target!r} needs the dialect {dialect.name!r} ({dialect.audience}), which is not there yet"
-        raise SottovoceError(message, fix=fix)
-    return dialect
+        raise SottovoceError(f"unknown target {target!r}", fix=f"choose one of: {', '.join(TARGETS)}")
+    return DIALECTS[TARGETS[target]]

@@ -58,7 +58,7 @@ class ExportOptions:
         force: replace the bundle that is in the output's place.
         ignored_config_keys: configuration keys of the checkpoint to drop unread.
         context_length: positions a conversation may have; None is what the model was made for, or at most 8192 where
-            the target takes the memory for them at once (tensorrt).
+            the target takes the memory for them at once (tensorrt, jetpack6).
     """
 
     target: str = "cpu"
@@ -134,6 +134,7 @@ def export(
         for stage, precision in precisions.items():
             graphs[stage] = exporter.export(StageFiles(stage, writer.folder, precision))
             check_graph(writer.folder, graphs[stage])
+            dialect.check_operators(writer.folder / graphs[stage].file)
         reach = CodecDecoder(source.config.codec).receptive_field_codes
         notes = _notes(source, options, reach)
         manifest = writer.seal(

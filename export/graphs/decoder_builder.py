@@ -114,7 +114,7 @@ def build_decoder(plan: DecoderPlan, read: TensorReader, files: StageFiles) -> G
     """Write the graph and its weights, and return the contract.
 
     Raises:
-        SottovoceError: `read` refused a tensor, a weight is beyond float16, or the dialect is not there yet.
+        SottovoceError: `read` refused a tensor, or a weight is beyond float16.
         OSError: the disk is full or not writable.
     """
     spelling = Spelling(plan.dialect.name, plan.dialect.opset, plan.dialect.fixed_capacity)

@@ -74,6 +74,18 @@ class GraphBuilder:
             self._initializers[self._claim(name)] = onnx.numpy_helper.from_array(array, name)
         return name
 
+    def scalar(self, value: float, element_type: int) -> str:
+        """A small float constant () inside the graph; equal ones are stored once."""
+        name = f"constant.{onnx.TensorProto.DataType.Name(element_type).lower()}.{value:g}"
+        if name not in self._initializers:
+            array = np.asarray(value, dtype=helper.tensor_dtype_to_np_dtype(element_type))
+            self._initializers[self._claim(name)] = onnx.numpy_helper.from_array(array, name)
+        return name
+
+    def input_type(self, name: str) -> int:
+        """The element type of a declared graph input."""
+        return next(value.type.tensor_type.elem_type for value in self._inputs if value.name == name)
+
     def save(self, path: Path) -> None:
         """Write the graph without its weights, which already are in the external file beside it."""
         graph = helper.make_graph(
