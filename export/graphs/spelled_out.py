@@ -108,7 +108,7 @@ class SpelledOutSpelling(Opset23Spelling):
         return graph.op("Reshape", grouped, graph.constant([1, heads.kv, -1, heads.size]), output=output)
 
     def _visible(self, positions: Positions) -> str:
-        """The mask (rows, capacity): whether a row of queries sees a place of the cache; one row if all see the same."""
+        """The mask (rows, capacity): whether queries see a place of the cache; one row if all see the same."""
         graph = self._graph
         capacity = graph.op("Shape", "past_key_values.0.key", start=2, end=3, output="cache.capacity_shape")
         capacity = graph.op("Squeeze", capacity, output="cache.capacity")
