@@ -14,6 +14,7 @@ from sottovoce.demos.miniature.curriculum import questions
 from sottovoce.demos.miniature.settings import PARTS, WORKSPACE_VARIABLE, Workspace, default_workspace
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.steady_memory import keep_freed_memory
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FIGURES = click.Path(path_type=Path, dir_okay=False)
@@ -101,6 +102,7 @@ def train_command(work: Path | None, stage: int, part: str | None, start_from: P
     import torch
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     workspace = _workspace(work)
     packed = None
     if start_from is not None:

@@ -49,7 +49,7 @@ class JointRecipe:
     segments: tuple[Segment, ...] = (
         Segment(10_500, 6e-4),
         Segment(1_200, 2e-4),
-        Segment(1_700, 5e-4, heard=32, rehearse_every=3),
+        Segment(1_400, 5e-4, heard=32, rehearse_every=3),
     )
     """From a packed checkpoint, only the last is gone through.
 

@@ -38,6 +38,31 @@ def test_large_blocks_that_are_freed_leave_no_holes():
     assert grown["steady"] < 0.5 * grown["as it is"]
 
 
+AGAIN = """
+import resource, sys
+import numpy as np
+from sottovoce.runtime.steady_memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+def faults_of_a_step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(8_000_000, np.float32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults_of_a_step()
+print(faults_of_a_step())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_large_blocks_that_come_again_are_kept_for_a_training():
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", AGAIN, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("as it is", "kept")
+    }
+    assert faults["kept"] < 10 < faults["as it is"]
+
+
 TRIM = """
 import numpy as np
 from pathlib import Path
