@@ -47,7 +47,7 @@ if sys.argv[1] == "kept":
 def faults_of_a_step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        np.ones(8_000_000, np.float32)
+        np.ones(12_000_000, np.float32)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults_of_a_step()
 print(faults_of_a_step())
