@@ -40,6 +40,7 @@ COMMANDS: dict[str, Place] = {
     "replay": Place("sottovoce.runtime.commands.replay:replay_command", "A recorded conversation once more."),
     "build": Place("sottovoce.runtime.commands.build:build_command", "Engines for GPUs, from a bundle.", "rtx"),
     "inspect": Place("sottovoce.runtime.commands.inspect:inspect_command", "What is in a bundle."),
+    "doctor": Place("sottovoce.runtime.commands.doctor:doctor_command", "What this machine has, and what it lacks."),
     "profile": Place("sottovoce.runtime.commands.profile:profile_command", "Where the time of a turn goes."),
     "evaluate": Place("sottovoce.calibration.commands:evaluate_command", "How many of a set's replies are right."),
     "calibrate": Place(
