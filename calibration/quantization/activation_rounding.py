@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sottovoce.calibration.quantization.graph import QUANTIZED_OPSET, StageGraph
+from sottovoce.calibration.quantization.graph import SCALED_OPSET, StageGraph
 from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS
 
 MOVES = ("Reshape", "Transpose")
@@ -24,7 +24,7 @@ dequantized in every call (a token of SmolLM2-135M: 86 ms so, and 11 ms with pai
 
 def round_activations(graph: StageGraph, value: str, scale: float) -> None:
     """Let the products and convolutions that read `value` read it in steps of `scale`, -127 to 127 of them."""
-    graph.require_opset(QUANTIZED_OPSET)
+    graph.require_opset(SCALED_OPSET)
     readers = [(node, place) for node, place in graph.consumers(value) if is_factor(node.op_type, place)]
     if not readers:
         raise ValueError(f"no product reads {value!r}")

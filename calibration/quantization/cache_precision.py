@@ -40,7 +40,7 @@ from sottovoce.calibration.bundles.grouped_attention import (
     VALUE_SCALE,
     is_grouped_attention,
 )
-from sottovoce.calibration.quantization.graph import QUANTIZED_OPSET, StageGraph
+from sottovoce.calibration.quantization.graph import SCALED_OPSET, StageGraph
 from sottovoce.calibration.quantization.rounding import INT8_LIMIT
 from sottovoce.runtime.contracts import cache_roles, tensor_by_role
 from sottovoce.runtime.errors import SottovoceError
@@ -158,7 +158,7 @@ def shrink_cache(graph: StageGraph, scales: CacheScales) -> None:
         graph.declare(with_cache_type(graph.spec, "int8"))
         return
     heads = graph.value_types()[_attention(graph, tensors[0]).output[0]].shape.dim[1].dim_value
-    graph.require_opset(QUANTIZED_OPSET)
+    graph.require_opset(SCALED_OPSET)
     graph.add(UNIT, np.ones((), graph.float_type))
     graph.add(WIDE_UNIT, np.ones((), np.float32))
     graph.add(ZERO, np.zeros((), np.int8))

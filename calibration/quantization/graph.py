@@ -22,7 +22,9 @@ Array = npt.NDArray[Any]
 INLINE_BYTES = 256
 """Smaller tensors stay in the graph, where engines want shapes and scalars."""
 IR_VERSIONS = {21: 10, 22: 10, 23: 11, 24: 12}
-QUANTIZED_OPSET = 21
+SCALED_OPSET = 19
+"""The first whose QuantizeLinear and DequantizeLinear have float16 scales. (TensorRT 10.3 ends at opset 20.)"""
+BLOCKS_OPSET = 21
 """The first whose DequantizeLinear has blocks and 4-bit integers."""
 
 

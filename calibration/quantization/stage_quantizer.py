@@ -174,7 +174,12 @@ class StageQuantizer:
         return left
 
     def _products_of_activations(self, graph: StageGraph, sites: list[WeightSite]) -> list[tuple[str, ...]]:
-        """The factors of products that have no weight: attention's."""
+        """The factors of products that have no weight: attention's.
+
+        A decoder's would be its cache, rounded whole for every token: that costs more than it saves, in any spelling.
+        """
+        if self.stage in CACHED_STAGES:
+            return []
         weighted = {f"{site.name}.dequantized" for site in sites} | set(graph.weights)
         pairs = (
             tuple(name for place, name in enumerate(node.input) if is_factor(node.op_type, place))
