@@ -66,14 +66,14 @@ class OnnxRuntimeSession:
         BackendError: ONNX Runtime cannot load the graph.
     """
 
+    max_positions = None
+
     def __init__(self, stage: str, spec: GraphSpec, path: Path, threads: int | None = None) -> None:
         self._stage = stage
         self._spec = spec
         self._path = path
         with self._failures("cannot load the graph"):
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), _session_options(spec, threads), providers=[PROVIDER]
-            )
+            self._session: Any = self._open(path, _session_options(spec, threads))
         self._check_names()
 
     @property
@@ -133,6 +133,9 @@ class OnnxRuntimeSession:
         """Release the graph and its weights."""
         self._session = None
 
+    def _open(self, path: Path, options: Any) -> Any:
+        return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+
     def _check_names(self) -> None:
         """The contract's tensors are the graph's, so that a mismatch shows here and not as a wrong answer."""
         found = (
@@ -156,6 +159,8 @@ class OnnxRuntimeSession:
     def _failures(self, what: str) -> Iterator[None]:
         try:
             yield
+        except BackendError:
+            raise
         except Exception as problem:  # ONNX Runtime's exceptions have no common base but this
             reason = " ".join(str(problem).split())
             raise BackendError(
