@@ -59,6 +59,11 @@ class Session(Protocol):
         """Whether the engine computes in float32 what the graph stores in float16, for want of kernels."""
         ...
 
+    @property
+    def max_positions(self) -> int | None:
+        """The most positions that a decoder takes in one call; None: any number."""
+        ...
+
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once; keys are tensor *names* (as in the manifest)."""
         ...

@@ -78,9 +78,10 @@ class _Replay:
         if not session.conversation.is_repeatable:
             self._remarks.append(NOT_REPEATABLE)
             return
-        name = check_backend(backend)
+        check_backend(backend)
         with self._console.progress() as progress:
             bundle = Bundle.open(path, progress=progress)
+            name = check_backend(backend, bundle)
             threads = threads or session.threads
             others = list(_others(session, bundle, name, threads))
             self._is_other = bool(others)

@@ -31,6 +31,11 @@ class PassingSession:
         """As the session says."""
         return self._session.widened
 
+    @property
+    def max_positions(self) -> int | None:
+        """As the session says."""
+        return self._session.max_positions
+
     def create_cache(self, capacity: int) -> CacheBuffers:
         """The session's own buffers."""
         return self._session.create_cache(capacity)

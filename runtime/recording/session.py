@@ -139,7 +139,7 @@ def session_about(  # noqa: PLR0913  # all that a recording must know, each by i
         datetime.now(timezone.utc).isoformat(timespec="seconds"),
         {"python": platform.python_version(), **installed_versions()},
         RecordedBundle(bundle.path.resolve().name, bundle.sha256),
-        check_backend(backend),
+        check_backend(backend, bundle),
         threads or available_cores(),
         RecordedOptions.of(options),
         duplex,

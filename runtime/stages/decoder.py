@@ -25,6 +25,11 @@ class DecoderStage:
         self._cache_length = input_name(session, "cache_length")
         self._logits = output_name(session, "logits")
 
+    @property
+    def max_positions(self) -> int | None:
+        """The most that can be appended in one call; None: any number."""
+        return self._session.max_positions
+
     def create_cache(self) -> KVCache:
         """An empty cache for this decoder."""
         return KVCache(self._session)

@@ -33,9 +33,10 @@ class LanguageModel:
             BackendError: the engine failed, or the logits are no numbers.
         """
         before = cache.length
+        slice_ = min(PREFILL_POSITIONS, self._decoder.max_positions or PREFILL_POSITIONS)
         try:
-            for start in range(0, len(embeddings), PREFILL_POSITIONS):
-                logits = self._decoder.append(embeddings[start : start + PREFILL_POSITIONS], cache)
+            for start in range(0, len(embeddings), slice_):
+                logits = self._decoder.append(embeddings[start : start + slice_], cache)
         except BaseException:
             cache.rewind(before)
             raise
