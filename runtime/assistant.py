@@ -39,12 +39,13 @@ class Assistant:
         self._model = model
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913  # the public interface: each option by its name
         cls,
         path: str | os.PathLike[str],
         backend: str = "auto",
         *,
         threads: int | None = None,
+        require_engine: bool = False,
         verify_hashes: bool = True,
         progress: Progress | None = None,
     ) -> Assistant:
@@ -52,8 +53,10 @@ class Assistant:
 
         Args:
             path: the folder that `sottovoce export` wrote.
-            backend: the inference engine: "auto" or "onnxruntime".
+            backend: the inference engine: "auto" for the best that is there, "onnxruntime" for the CPU, "tensorrt" for
+                the bundle's engines; "cuda", "ort-tensorrt" and "nv-tensorrt-rtx" for ONNX Runtime on a GPU.
             threads: CPU cores to use; None for all that this process may use.
+            require_engine: fail where an engine of the bundle cannot be used, instead of going on with ONNX Runtime.
             verify_hashes: compare every file's SHA-256 (about a second per gigabyte).
             progress: told of the checking.
 
@@ -61,7 +64,8 @@ class Assistant:
             BundleError: not a bundle, of another version, or damaged.
             BackendError: there is no such backend.
         """
-        return cls(Model(Bundle.open(path, verify_hashes=verify_hashes, progress=progress), backend, threads))
+        bundle = Bundle.open(path, verify_hashes=verify_hashes, progress=progress)
+        return cls(Model(bundle, backend, threads, require_engine=require_engine))
 
     @property
     def bundle(self) -> Bundle:

@@ -33,6 +33,7 @@ class Model:
         backend: the inference engine, "auto" for the best that is there.
         threads: CPU cores to use; None for all that this process may use.
         open_stage: loads a stage's graph; None: as the backend does it.
+        require_engine: refuse to compute with anything but TensorRT engines that fit this machine.
 
     Raises:
         BackendError: there is no such backend.
@@ -45,10 +46,13 @@ class Model:
         backend: str = "auto",
         threads: int | None = None,
         open_stage: Callable[[StageName], Session] | None = None,
+        require_engine: bool = False,
     ) -> None:
         self.bundle = bundle
-        self.backend = check_backend(backend)
-        self._open_stage = open_stage or (lambda stage: open_session(bundle, stage, self.backend, threads))
+        self.backend = check_backend(backend, bundle, require_engine)
+        self._open_stage = open_stage or (
+            lambda stage: open_session(bundle, stage, self.backend, threads, require_engine)
+        )
         manifest = bundle.manifest
         self.tokenizer = Tokenizer(bundle.file(manifest.tokenizer))
         if self.tokenizer.size > manifest.token_embeddings.rows:

@@ -23,7 +23,16 @@ from sottovoce.runtime.chat.session import ChatSession
 from sottovoce.runtime.chat.stopping import StopWish
 from sottovoce.runtime.chat.worker import ConversationWorker
 from sottovoce.runtime.commands.capturing import Capturing
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, FILE, capturing, check_capturing, common, sampling
+from sottovoce.runtime.commands.options import (
+    BACKEND,
+    BUNDLE,
+    FILE,
+    REQUIRE_ENGINE,
+    capturing,
+    check_capturing,
+    common,
+    sampling,
+)
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.devices import (
     CaptureDevice,
@@ -62,6 +71,7 @@ class ChatOptions:
     record: Path | None
     system: str | None
     backend: str
+    require_engine: bool
     threads: int | None
     greedy: bool
     temperature: float | None
@@ -109,6 +119,7 @@ def _list_devices(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--system", metavar="S", help="Who the assistant is; default: as the bundle says.")
 @click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: all this process may use.")
 @BACKEND
+@REQUIRE_ENGINE
 @sampling
 @capturing
 @common
@@ -138,7 +149,13 @@ class _Chat:
         with ExitStack() as stack:
             with self._console.progress() as progress:
                 assistant = stack.enter_context(
-                    Assistant.open(self._bundle, options.backend, threads=options.threads, progress=progress)
+                    Assistant.open(
+                        self._bundle,
+                        options.backend,
+                        threads=options.threads,
+                        require_engine=options.require_engine,
+                        progress=progress,
+                    )
                 )
             capturing = None
             if options.capture is not None:  # a folder that cannot be written shows at once

@@ -16,7 +16,13 @@ JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on standard output, all else on standard error."
 )
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
-BACKEND = click.option("--backend", default="auto", show_default=True, help="Inference engine: auto or onnxruntime.")
+BACKEND = click.option(
+    "--backend", default="auto", show_default=True,
+    help="Inference engine: auto, onnxruntime, tensorrt, cuda, ort-tensorrt or nv-tensorrt-rtx.",
+)  # fmt: skip
+REQUIRE_ENGINE = click.option(
+    "--require-engine", is_flag=True, help="Fail where a TensorRT engine cannot be used; else ONNX Runtime is."
+)
 DUMP = click.option("--dump-tensors", type=FILE, metavar="F.npz", help="Write the stages' tensors, for comparing.")
 
 SAMPLING = (

@@ -11,7 +11,17 @@ import click
 
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.commands.capturing import Capturing
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, capturing, check_capturing, common, sampling
+from sottovoce.runtime.commands.options import (
+    BACKEND,
+    BUNDLE,
+    DUMP,
+    FILE,
+    REQUIRE_ENGINE,
+    capturing,
+    check_capturing,
+    common,
+    sampling,
+)
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.features.audio_file import WavWriter
@@ -37,6 +47,7 @@ class RunOptions:
     system: str | None
     speech: bool
     backend: str
+    require_engine: bool
     threads: int | None
     dump_tensors: Path | None
     greedy: bool
@@ -61,6 +72,7 @@ class RunOptions:
 @click.option("--speech/--no-speech", default=True, help="Compute the spoken reply (the default with -o).")
 @click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: all this process may use.")
 @BACKEND
+@REQUIRE_ENGINE
 @sampling
 @DUMP
 @capturing
@@ -91,7 +103,13 @@ class _Run:
         with ExitStack() as stack:
             progress = stack.enter_context(console.progress())
             assistant = stack.enter_context(
-                Assistant.open(self._bundle, options.backend, threads=options.threads, progress=progress)
+                Assistant.open(
+                    self._bundle,
+                    options.backend,
+                    threads=options.threads,
+                    require_engine=options.require_engine,
+                    progress=progress,
+                )
             )
             # Opened before anything is computed: a folder that cannot be written shows at once.
             wav = stack.enter_context(WavWriter(options.output, assistant.sample_rate)) if options.output else None

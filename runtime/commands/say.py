@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sottovoce.runtime.assistant import Assistant
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, common
+from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, REQUIRE_ENGINE, common
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.features.audio_file import WavWriter
 from sottovoce.runtime.profile import peak_memory_mb
@@ -22,6 +22,7 @@ from sottovoce.runtime.tensor_dump import TensorDump
 @click.option("--greedy", is_flag=True, help="Always the most likely code; otherwise one of the best few is drawn.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed, the same sound.")
 @BACKEND
+@REQUIRE_ENGINE
 @DUMP
 @common
 def say_command(  # noqa: PLR0913  # click hands over one argument a flag
@@ -31,6 +32,7 @@ def say_command(  # noqa: PLR0913  # click hands over one argument a flag
     greedy: bool,
     seed: int | None,
     backend: str,
+    require_engine: bool,
     dump_tensors: Path | None,
     as_json: bool,
     debug: bool,
@@ -40,7 +42,10 @@ def say_command(  # noqa: PLR0913  # click hands over one argument a flag
     console = Console(as_json)
     dump = TensorDump() if dump_tensors else None
     timings: dict[str, float] = {}
-    with console.progress() as progress, Assistant.open(bundle, backend, progress=progress) as assistant:
+    with (
+        console.progress() as progress,
+        Assistant.open(bundle, backend, require_engine=require_engine, progress=progress) as assistant,
+    ):
         events = assistant.say(text, greedy=greedy, seed=seed, dump=dump)
         with WavWriter(output, assistant.sample_rate) as wav:
             for event in events:

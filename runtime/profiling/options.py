@@ -23,6 +23,7 @@ class ProfileOptions:
         images: pictures.
         backend: the inference engine; "auto" for the best that is there.
         threads: CPU cores to use; None for all that this process may use.
+        require_engine: fail where a TensorRT engine cannot be used.
         runs: turns to measure.
         warm_up: turns before that.
         contexts: lengths of context at which the language model is measured; those that do not fit are left out.
@@ -41,6 +42,7 @@ class ProfileOptions:
     images: Sequence[Path] = ()
     backend: str = "auto"
     threads: int | None = None
+    require_engine: bool = False
     runs: int = 10
     warm_up: int = 2
     contexts: tuple[int, ...] = CONTEXTS

@@ -12,7 +12,7 @@ from importlib import import_module
 import numpy as np
 
 from sottovoce.runtime.assistant import Assistant
-from sottovoce.runtime.backends import check_backend, open_session
+from sottovoce.runtime.backends import check_backend, module_of, open_session
 from sottovoce.runtime.backends.session import Session
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.cores import available_cores
@@ -76,7 +76,7 @@ class Profiler:
         self._bundle = bundle
         self._options = options
         self._progress = progress
-        self._backend = check_backend(options.backend)
+        self._backend = check_backend(options.backend, bundle, options.require_engine)
         self._threads = options.threads or available_cores()
         self._asked = _asked(bundle, options)
         _check_stages(bundle, options)
@@ -107,7 +107,7 @@ class Profiler:
         )  # fmt: skip
 
     def _open(self, stage: StageName) -> Session:
-        return open_session(self._bundle, stage, self._backend, self._threads)
+        return open_session(self._bundle, stage, self._backend, self._threads, self._options.require_engine)
 
     @contextmanager
     def _timed(self) -> Iterator[tuple[Assistant, Model, Recording]]:
@@ -158,7 +158,7 @@ def _asked(bundle: Bundle, options: ProfileOptions) -> Asked:
 
 def _engine(backend: str) -> str:
     """The engine and its version, whichever of its packages brought it."""
-    return f"{backend} {getattr(import_module(backend), '__version__', '')}".strip()
+    return f"{backend} {getattr(import_module(module_of(backend)), '__version__', '')}".strip()
 
 
 def waveform_sha256(waveform: Waveform) -> str:
