@@ -38,7 +38,7 @@ def engine_layers(messages: Iterable[str]) -> list[EngineLayer]:
     """The layers that the builder's log lists; none where it lists them in another way."""
     layers = []
     for message in messages:
-        for line in message.splitlines():
+        for line in message.split("\n"):  # nodes are parted by U+001E, at which `splitlines` would cut, too
             found = LAYER.match(line)
             if found is None:
                 continue

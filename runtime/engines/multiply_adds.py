@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from sottovoce.runtime.engines.network import Network
+from sottovoce.runtime.engines.network import ATTENTION, Network
 
 PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION")
 RESHAPING = ("SHUFFLE", "SQUEEZE", "UNSQUEEZE", "IDENTITY")
 """Layers that pass values on as they are."""
-ATTENTION = "ATTENTION_INPUT"
 
 
 @dataclass(frozen=True)

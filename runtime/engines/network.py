@@ -19,6 +19,8 @@ DTYPES: Mapping[str, str] = {
 }  # fmt: skip
 """The manifest's types, as the library calls them."""
 LONGEST_REASON = 400
+ATTENTION = "ATTENTION_INPUT"
+"""The kind of the layer that an attention begins with."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,20 @@ def parse_graph(library: EngineLibrary, bundle: Bundle, stage: StageName) -> Net
         raise _refused(library, stage, path, parser, log)
     parsed = Network(stage, library, log, builder, network, parser, logger)
     _check_contract(parsed, bundle, path)
+    _let_attention_be_decomposed(parsed)
     return parsed
+
+
+def _let_attention_be_decomposed(parsed: Network) -> None:
+    """Where there is no kernel for an attention (fp32, or heads of 16), it becomes products and a softmax.
+
+    Without this leave, TensorRT-RTX 1.7 refuses such a graph; where there is a kernel, it is used all the same.
+    """
+    kind = getattr(parsed.library.module, "IAttentionInputLayer", None)
+    for layer in parsed.layers if kind is not None else ():
+        if layer.type.name == ATTENTION:
+            layer.__class__ = kind
+            layer.attention.decomposable = True
 
 
 def _refused(library: EngineLibrary, stage: StageName, path: Path, parser: Any, log: BuildLog) -> BackendError:

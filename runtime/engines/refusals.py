@@ -38,14 +38,6 @@ class Refusal:
 REFUSALS = (
     Refusal(
         ("tensorrt_rtx",),
-        lambda spec: spec.cache is not None and spec.floats == "fp32",
-        "its floats are fp32, and the library has no fp32 `Attention`",
-        "export the checkpoint again with --target tensorrt --precision fp16, or, with what there is: "
-        "sottovoce quantize BUNDLE --precision {stage}=fp16 -o BUNDLE2",
-        "tried with 1.7.1: the graph is parsed, then the builder finds no implementation",
-    ),
-    Refusal(
-        ("tensorrt", "tensorrt_rtx"),
         lambda spec: spec.cache is not None and spec.cache.dtype == "int8" and spec.dialect == "portable",
         "its KV cache is int8, and the library's cache update takes float, half and bfloat16 only",
         "quantize the bundle again with kv_cache=fp16",

@@ -24,7 +24,7 @@ class EngineTarget:
     dialects: tuple[str, ...]
     """Decoders spelled so can be parsed."""
     precisions: tuple[StagePrecision, ...]
-    """What the target's engines take; fp32 decoders are another matter, see `check_target`."""
+    """What the target's engines take; see `refusals` for what they do not."""
     audience: str
 
     @property
