@@ -18,6 +18,7 @@ from sottovoce.calibration.quantization.rounding import (
     block_scales,
     round_blocks,
     round_to_int4,
+    whole_blocks,
 )
 
 Floats = npt.NDArray[np.float32]
@@ -40,7 +41,7 @@ def round_compensated(
 
     Args:
         weights: (inputs, outputs).
-        block_size: inputs that share a scale.
+        block_size: inputs that share a scale, or fewer, see `whole_blocks`.
         rows: (n, inputs) activations that met these weights.
         mean_squares: (inputs,) mean square of each input over all data.
         scale_type: what scales are stored in.
@@ -50,6 +51,7 @@ def round_compensated(
     """
     if len(rows) < FEWEST_ROWS_A_CHANNEL * weights.shape[0]:
         return round_blocks(weights, block_size, mean_squares, scale_type), "nearest"
+    block_size = whole_blocks(weights.shape[0], block_size)
     upper = _inverse_factor(rows, mean_squares)
     integers = np.empty(weights.shape, np.int8)
     scales = np.empty((-(-weights.shape[0] // block_size), weights.shape[1]), scale_type)

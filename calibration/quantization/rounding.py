@@ -19,6 +19,8 @@ INT4_LOWEST, INT4_HIGHEST = -8, 7
 CLIP_SHARES = np.linspace(1.0, 0.6, 17, dtype=np.float32)
 """Scales that are tried for 4 bits, as shares of the one at which nothing is clipped. 7/8, where a block whose largest
 weight is negative uses -8 for it, lies between two of them."""
+SMALLEST_BLOCK = 16
+"""With fewer weights to a scale, scales cost as much as a wider type."""
 COLUMNS_AT_A_TIME = 2048
 """The largest matrices (a language model's head) are rounded in pieces: the search needs several copies."""
 
@@ -46,6 +48,17 @@ def round_channels(weights: Floats, scale_type: npt.DTypeLike = np.float32) -> R
     return RoundedWeights(integers, scales, max(weights.shape[0], 1))
 
 
+def whole_blocks(inputs: int, block_size: int) -> int:
+    """The block size, or the largest half, quarter… of it (16 at least) that `inputs` are a multiple of.
+
+    TensorRT refuses a last block that is shorter (912 inputs in blocks of 32); where none fits, it stays shorter.
+    """
+    size = block_size
+    while inputs % size and size // 2 >= SMALLEST_BLOCK:
+        size //= 2
+    return block_size if inputs % size else size
+
+
 def round_blocks(
     weights: Floats, block_size: int, importance: Floats | None = None, scale_type: npt.DTypeLike = np.float32
 ) -> RoundedWeights:
@@ -53,7 +66,7 @@ def round_blocks(
 
     Args:
         weights: (inputs, outputs).
-        block_size: inputs that share a scale; the last block may be shorter.
+        block_size: inputs that share a scale, or fewer, see `whole_blocks`.
         importance: (inputs,) how much each input's error weighs (its mean square); None: all the same.
         scale_type: what scales are stored in.
 
@@ -61,6 +74,7 @@ def round_blocks(
         Integers in -8…7 and scales (blocks, outputs).
     """
     inputs, outputs = weights.shape
+    block_size = whole_blocks(inputs, block_size)
     blocks = -(-inputs // block_size)
     integers = np.empty((inputs, outputs), np.int8)
     scales = np.empty((blocks, outputs), scale_type)

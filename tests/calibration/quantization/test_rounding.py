@@ -7,7 +7,7 @@ import pytest
 
 from sottovoce.calibration.quantization.activation_scales import activation_scale, has_massive_values, loses_most
 from sottovoce.calibration.quantization.error_compensation import round_compensated
-from sottovoce.calibration.quantization.rounding import INT8_LIMIT, round_blocks, round_channels
+from sottovoce.calibration.quantization.rounding import INT8_LIMIT, round_blocks, round_channels, whole_blocks
 from sottovoce.calibration.quantization.smoothing import best_divisor
 from sottovoce.calibration.ranges.statistics import ObservedTensor, StatisticsCollector, TensorStatistics
 
@@ -43,6 +43,18 @@ def test_a_dead_channel_stays_zero() -> None:
         assert not rounded.floats()[:, 1].any()
         assert np.isfinite(rounded.floats()).all()
         assert (rounded.scales > 0).all()
+
+
+def test_blocks_are_whole_where_a_smaller_one_fits() -> None:
+    """TensorRT refuses a last block that is shorter than the others."""
+    for inputs, wanted, size in ((912, 32, 16), (912, 128, 16), (192, 128, 64), (256, 32, 32), (40, 32, 32)):
+        assert whole_blocks(inputs, wanted) == size
+    rows = correlated_rows(1000, 48)
+    weights = DICE.normal(size=(48, 8)).astype(np.float32)
+    squares = np.square(rows).mean(axis=0)
+    for rounded in (round_blocks(weights, 32), round_compensated(weights, 32, rows, squares)[0]):
+        assert (rounded.block_size, rounded.scales.shape) == (16, (3, 8))
+        assert float(np.abs(rounded.floats() - weights).mean()) < 0.2
 
 
 @pytest.mark.parametrize("block_size", [32, 128])
