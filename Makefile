@@ -16,8 +16,10 @@ test-all: prepare lint types  ## also what is slow or needs devices; says what i
 	@setup/prepare.sh audio
 	@$(PYTHON_BIN) -m pytest -m "" -rs
 
-test-gpu: prepare  ## what needs an NVIDIA GPU and TensorRT
-	@$(PYTHON_BIN) -m pytest -m gpu -rs
+# A device has no PyTorch, which other tests import: these lie by themselves, and take a bundle from
+# SOTTOVOCE_GPU_BUNDLE there.
+test-gpu: prepare  ## what needs an NVIDIA GPU and TensorRT: ids, parity, memory, and a table of times
+	@$(PYTHON_BIN) -m pytest -m gpu -rs tests/gpu
 
 lint: prepare
 	@$(PYTHON_BIN) -m ruff check .
