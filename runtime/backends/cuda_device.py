@@ -177,7 +177,7 @@ class DeviceBuffer:
 
     def reserve(self, size: int) -> None:
         """Hold `size` bytes; what is in them is lost if they are more than before. The stream must be at rest."""
-        if size <= self._bytes:
+        if self._memory is not None and size <= self._bytes:
             return
         self.free()
         grown = _grown(size)

@@ -168,8 +168,8 @@ class TensorRtSession:
             f"to {what.most}",
             file=self._matched.path,
             fix=f"build it for more: {build} --max-prompt {what.found}; or ask for less at once"
-            if self._spec.cache is not None
-            else f"ask for less at once; what an engine takes follows from the bundle's settings ({build})",
+            if self._stage == "language_model"
+            else f"ask for less at once; what this engine takes follows from the bundle's settings ({build})",
         )
 
     @contextlib.contextmanager
@@ -274,7 +274,7 @@ def borrow_gpu() -> CudaDevice:
                 driver = importlib.import_module("pycuda.driver")
             except ImportError as problem:
                 message = f"the Python package pycuda cannot be imported: {problem}"
-                raise BackendError(message, fix="pip install 'sottovoce[gpu]', on a machine with CUDA") from problem
+                raise BackendError(message, fix="pip install pycuda, on a machine with the CUDA toolkit") from problem
             _shared.append(CudaDevice(driver))
         _users += 1
         return _shared[0]

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from short_bundle import shortened
+from stage_feeds import FEED_FORWARD, feeds_of
 from tensorrt_stand_in.installing import stand_in, write_engines
 
 from sottovoce.runtime import backends
@@ -52,18 +53,7 @@ def device(monkeypatch):
         yield device
 
 
-def feeds_of(bundle: Bundle, stage: str) -> dict[str, np.ndarray]:
-    """Something of the right form for a stage without a cache."""
-    random, sizes = np.random.default_rng(5), {"frames": 40, "tiles": 2, "codes": 25, "past": 0, "tail": 0}
-    feeds = {}
-    for tensor in bundle.graph(stage).inputs:
-        shape = [sizes.get(size, 0) if isinstance(size, str) else size for size in tensor.shape]
-        values = random.integers(0, 8, shape) if tensor.dtype == "int64" else random.standard_normal(shape)
-        feeds[tensor.name] = (values * (tensor.role != "position")).astype(tensor.dtype)
-    return feeds
-
-
-@pytest.mark.parametrize("stage", ["audio_encoder", "vision_encoder", "speech_text", "codec"])
+@pytest.mark.parametrize("stage", FEED_FORWARD)
 def test_stages_give_what_onnx_runtime_gives(device, built, stage):
     feeds = feeds_of(built, stage)
     session, reference = open_session(built, stage, "tensorrt"), open_session(built, stage, threads=1)
