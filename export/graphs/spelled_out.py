@@ -5,9 +5,11 @@ of `head` channels each, position by position. So keys and values are read once 
 and nothing of the cache is repeated (one token of a 7B model reads its cache in seven times fewer bytes than with
 repeated heads).
 
-`ScatterND` writes the cache: of the operators that could, it alone is a layer of TensorRT's own. (`ScatterElements` is
-a plugin there; a concatenation would need buffers of another size for every call, and a selection by mask reads and
-writes as many bytes as ScatterND without being understood by engines that write in place.)
+`ScatterND` writes the cache: it is a layer of TensorRT's own and names just the rows that change, as `TensorScatter`
+does in newer engines. `ScatterElements` is a plugin in 10.3 (its changelog), a concatenation gives buffers of another
+size in every call, and a selection by mask has to read and write all of both. Whether 10.3 leaves the other rows alone
+where one buffer is bound as past and present was not tried: no such device was at hand. If it copies them, a token of
+a 7B model moves 0.9 GB more with 8,192 positions of room, which `--context-length` makes less.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from sottovoce.export.graphs.graph_builder import GraphBuilder
 from sottovoce.export.graphs.portable_spelling import Opset23Spelling
 
 UNSEEN = -65504.0
-"""What an attention score becomes where it is masked: the lowest of float16; a softmax makes exactly nothing of it."""
+"""What a masked attention score becomes: float16's lowest. Beside any real score a softmax makes nothing of it."""
 
 
 class SpelledOutSpelling(Opset23Spelling):
