@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sottovoce.runtime.backends.session import Session
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.engines.machine import installed_libraries, may_run_engines
-from sottovoce.runtime.engines.matching import built_targets
+from sottovoce.runtime.engines.matching import built_targets, check_built, matching_engine
 from sottovoce.runtime.errors import BackendError, BundleError
 from sottovoce.runtime.manifest import StageName
 
@@ -92,8 +92,8 @@ def _onnxruntime(bundle: Bundle, stage: StageName, threads: int | None) -> Sessi
 
 
 def _tensorrt(bundle: Bundle, stage: StageName, _: int | None) -> Session:
+    check_built(bundle)
     from sottovoce.runtime.backends.tensorrt import TensorRtSession, this_machine
-    from sottovoce.runtime.engines.matching import matching_engine
 
     return TensorRtSession(stage, bundle.graph(stage), matching_engine(bundle, stage, this_machine()))
 

@@ -67,11 +67,13 @@ def capture(stream: int, enqueue: Callable[[], None]) -> CapturedStep:
     _check(driver, "cuStreamBeginCapture_v2", handle, ctypes.c_int(THREAD_LOCAL))
     try:
         enqueue()
-    except Exception as problem:
+    except BaseException as problem:
         driver.cuStreamEndCapture(handle, ctypes.byref(graph))
         if graph.value:
             driver.cuGraphDestroy(graph)
-        raise CudaGraphError(str(problem)) from problem
+        if isinstance(problem, Exception):
+            raise CudaGraphError(str(problem)) from problem
+        raise
     _check(driver, "cuStreamEndCapture", handle, ctypes.byref(graph))
     executable = ctypes.c_void_p()
     try:

@@ -95,7 +95,8 @@ class EngineProfile:
         self._prepared: object = None
         self._repeats = 0
         self._graph: CapturedStep | None = None
-        self.graphs = profiler is None and not any(tensor.on_host for tensor in tensors)
+        self._on_host = tuple(tensor.name for tensor in tensors if tensor.on_host)
+        self.graphs = profiler is None and not self._on_host
         """Whether what repeats becomes a CUDA graph; False once that was refused."""
 
     @property
@@ -124,7 +125,12 @@ class EngineProfile:
 
     def run(self, feeds: Mapping[str, Array], wanted: Sequence[str], held: HeldTensors, lane: Lane) -> dict[str, Array]:
         """Copy the feeds in, compute, copy the wanted outputs out. The GPU's context must be current."""
-        asked = (tuple((name, values.shape) for name, values in feeds.items()), tuple(wanted), held.version)
+        asked = (
+            tuple((name, values.shape) for name, values in feeds.items()),
+            tuple(wanted),
+            held.version,
+            tuple(feeds[name].tobytes() for name in self._on_host),
+        )
         if asked != self._prepared:
             self._prepare(feeds, wanted, held, lane)
             self._prepared, self._repeats = asked, 0
@@ -158,7 +164,10 @@ class EngineProfile:
             tensor = self._inputs[name]
             self._fed[name] = self._pinned[name].array(values.shape, tensor.dtype)
             if tensor.on_host:
+                # Sizes of outputs may depend on its value, so it is there before they are asked for.
+                self._fed[name][...] = values
                 addresses[name] = self._pinned[name].address
+                _accepted(context.set_tensor_address(name, addresses[name]), f"the address of {name!r}")
             else:
                 self._device[name].reserve(self._fed[name].nbytes)
                 addresses[name] = self._device[name].address
@@ -192,6 +201,10 @@ class EngineProfile:
                 driver.memcpy_dtoh_async(values, self._addresses[name], lane.stream)
 
     def _capture(self, lane: Lane) -> None:
+        """Make a graph of the call; TensorRT-RTX says when it still compiles kernels, and is asked again then."""
+        may_capture = getattr(self._context, "is_stream_capturable", None)
+        if may_capture is not None and not may_capture(lane.handle):
+            return
         try:
             self._graph = capture(lane.handle, lambda: self._enqueue(lane))
         except CudaGraphError as refusal:

@@ -115,7 +115,7 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
             session = onnxruntime.InferenceSession(str(path), options)
         else:
             _check_available(provider, self._stage)
-            wanted = [(provider.name, dict(provider.options)), PROVIDER]
+            wanted = [(provider.name, dict(provider.options)), *[PROVIDER] * (provider.name != PROVIDER)]
             session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         # Where a provider's own libraries are missing, ONNX Runtime goes on with the next, and says so in its log only.
         if provider.name not in session.get_providers():

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX, on a GPU: one graph's engine, run through pycuda. Nothing else imports the two.
+"""TensorRT and TensorRT for RTX, on a GPU: one graph's engine, run through pycuda, which nothing else imports.
 
 Both libraries have the same calls. An engine's hash was compared before it comes here (`engines/matching.py`).
 """
@@ -6,14 +6,10 @@ Both libraries have the same calls. An engine's hash was compared before it come
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import threading
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
-
-import numpy as np
 
 from sottovoce.runtime.backends.cuda_device import CudaDevice
 from sottovoce.runtime.backends.device_cache import CacheMemory, DeviceCache
@@ -21,22 +17,19 @@ from sottovoce.runtime.backends.engine_profile import (
     NOTHING_HELD,
     EngineProfile,
     EngineRefusedError,
-    EngineTensor,
     HeldTensors,
     LoadedEngine,
     OutsideProfile,
 )
 from sottovoce.runtime.backends.session import Array, CacheBuffers
-from sottovoce.runtime.engines.library import this_platform
+from sottovoce.runtime.backends.tensorrt_library import engine_tensors, logger_of
+from sottovoce.runtime.engines.library import load_library, this_platform
 from sottovoce.runtime.engines.machine import GPU_LIBRARIES, Machine, installed_libraries
 from sottovoce.runtime.engines.matching import MatchedEngine, checked_bytes
+from sottovoce.runtime.engines.targets import Library
 from sottovoce.runtime.errors import BackendError
 from sottovoce.runtime.manifest import GraphSpec
 
-DATA_TYPES = {
-    "FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int32", "INT8": "int8", "BOOL": "bool",
-}  # fmt: skip
-MESSAGES_KEPT = 3
 _sharing = threading.Lock()
 _shared: list[CudaDevice] = []
 _users = 0
@@ -195,7 +188,7 @@ class TensorRtSession:
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise EngineRefusedError("the library cannot read the engine")
-        self._engine_tensors = _tensors(library, self._engine)
+        self._engine_tensors = engine_tensors(library, self._engine)
         self._check_contract()
         updated: dict[str, str] = {}
         if self._spec.cache is not None:
@@ -227,38 +220,6 @@ class TensorRtSession:
         for present, past in updated.items():
             if tell(present) not in (None, past):
                 raise EngineRefusedError(f"{present!r} is written over {tell(present)!r}, not over {past!r}")
-
-
-class HeardLogger:
-    """TensorRT's logger of this process: there can be one. Its last errors become part of messages.
-
-    Args:
-        library: the module `tensorrt` or `tensorrt_rtx`.
-    """
-
-    def __init__(self, library: Any) -> None:
-        messages: deque[str] = deque(maxlen=MESSAGES_KEPT)
-        severities = (library.ILogger.Severity.INTERNAL_ERROR, library.ILogger.Severity.ERROR)
-
-        class Heard(library.ILogger):  # type: ignore[misc, name-defined]  # a class of the library at hand
-            """Keeps what is an error, and says nothing."""
-
-            def __init__(self) -> None:
-                library.ILogger.__init__(self)
-
-            def log(self, severity: Any, msg: str) -> None:
-                """TensorRT calls this, from any thread."""
-                if severity in severities:
-                    messages.append(" ".join(msg.split()))
-
-        self.messages = messages
-        self.logger = Heard()
-
-
-@functools.cache
-def logger_of(library: str) -> HeardLogger:
-    """The one logger of a library."""
-    return HeardLogger(importlib.import_module(library))
 
 
 def borrow_gpu() -> CudaDevice:
@@ -301,27 +262,22 @@ def this_machine() -> Machine:
             f"no library that runs engines is installed: {' or '.join(GPU_LIBRARIES)}",
             fix="pip install 'sottovoce[gpu]', or 'sottovoce[rtx]' for a GeForce RTX; JetPack brings it to a Jetson",
         )
-    versions = {name: str(importlib.import_module(name).__version__) for name in libraries}
     gpu = borrow_gpu()
     try:
-        return Machine(versions, gpu.compute_capability, this_platform())
+        return Machine(_versions(libraries), gpu.compute_capability, this_platform())
     finally:
         give_gpu_back()
 
 
-def _tensors(library: Any, engine: Any) -> tuple[EngineTensor, ...]:
-    found = []
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        kind = engine.get_tensor_dtype(name).name
-        if kind not in DATA_TYPES:
-            raise EngineRefusedError(f"{name!r} has the type {kind}")
-        found.append(
-            EngineTensor(
-                name,
-                np.dtype(DATA_TYPES[kind]),
-                engine.get_tensor_mode(name) == library.TensorIOMode.INPUT,
-                engine.get_tensor_location(name) == library.TensorLocation.HOST,
-            )
-        )
-    return tuple(found)
+def _versions(libraries: Sequence[Library]) -> dict[Library, str]:
+    """Of those that can be imported."""
+    found: dict[Library, str] = {}
+    problem: BackendError | None = None
+    for name in libraries:
+        try:
+            found[name] = load_library(name).version
+        except BackendError as refusal:
+            problem = refusal
+    if problem is not None and not found:
+        raise problem
+    return found

@@ -32,6 +32,7 @@ def matching_engine(bundle: Bundle, stage: StageName, machine: Machine) -> Match
         BackendError: none does; the message says why of each that there is.
         BundleError: a record of engines cannot be read.
     """
+    check_built(bundle)
     reasons = []
     for target in built_targets(bundle):
         record = read_engines(bundle, target).engines.get(stage)
@@ -40,11 +41,19 @@ def matching_engine(bundle: Bundle, stage: StageName, machine: Machine) -> Match
         if record is not None and reason is None:
             return MatchedEngine(target, path, record)
         reasons.append(f"{target}: {reason}")
-    build = BUILD.format(bundle=bundle.path)
-    folder = bundle.path / ENGINES_FOLDER
-    if not reasons:
-        raise BackendError("this bundle has no engines", file=folder, fix=build)
-    raise BackendError(f"no engine fits this machine: {'; '.join(reasons)}", file=folder, fix=build)
+    message = f"no engine fits this machine: {'; '.join(reasons)}"
+    raise BackendError(message, file=bundle.path / ENGINES_FOLDER, fix=BUILD.format(bundle=bundle.path))
+
+
+def check_built(bundle: Bundle) -> None:
+    """Nothing of the machine needs to be looked at where nothing was built.
+
+    Raises:
+        BackendError: the bundle has no engines.
+    """
+    if not built_targets(bundle):
+        fix = BUILD.format(bundle=bundle.path)
+        raise BackendError("this bundle has no engines", file=bundle.path / ENGINES_FOLDER, fix=fix)
 
 
 def built_targets(bundle: Bundle) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from short_bundle import shortened
@@ -12,8 +14,32 @@ from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.model import Model
 
+if TYPE_CHECKING:
+    from tensorrt_stand_in.device import Device
+
 
 @pytest.fixture(scope="session")
 def assistant(tiny_bundle: Path) -> Iterator[Assistant]:
     with Assistant(Model(shortened(Bundle.open(tiny_bundle)), threads=1)) as ready:
         yield ready
+
+
+@pytest.fixture(scope="session")
+def built(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny bundle with engines of all stages, for the stand-in for TensorRT; tests must not change it."""
+    from tensorrt_stand_in.installing import write_engines
+
+    path = tmp_path_factory.mktemp("built") / "tiny.bundle"
+    shutil.copytree(tiny_bundle, path)
+    bundle = Bundle.open(path)
+    write_engines(bundle)
+    return bundle
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    """The stand-in for a GPU, TensorRT and pycuda; nothing may be left on it."""
+    from tensorrt_stand_in.installing import stand_in
+
+    with stand_in(monkeypatch) as device:
+        yield device

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_decoder import CONTEXT, VOCABULARY, WIDTH, small_decoder
-from tensorrt_stand_in.device import Device
-from tensorrt_stand_in.installing import lone_engine, stand_in
+from tensorrt_stand_in.installing import lone_engine
 
 from sottovoce.runtime.backends.tensorrt import TensorRtSession
 from sottovoce.runtime.engines.record import ShapeRange
@@ -46,12 +45,6 @@ def profiles(spec):
                 shapes[tensor.name] = ShapeRange((1, 2, 1, 8), CACHE_SHAPE, CACHE_SHAPE)
         found.append(shapes)
     return tuple(found)
-
-
-@pytest.fixture
-def device(monkeypatch) -> Device:
-    with stand_in(monkeypatch) as device:
-        yield device
 
 
 @pytest.fixture
@@ -102,6 +95,33 @@ def test_where_capturing_is_refused_steps_go_on_one_by_one(session, device, refe
     assert greedy(session, rows, 20) == greedy(reference, rows, 20)
     assert not session.captured
     assert device.counts["launches"] == 0
+
+
+def test_capturing_waits_until_the_engine_is_ready(session, device, rows):
+    device.capturable = False
+    cache = KVCache(session, CONTEXT)
+    logits_of(session, rows, cache, [1] * 6)
+    assert not session.captured
+    device.capturable = True
+    logits_of(session, rows, cache, [1])
+    assert session.captured
+
+
+def test_an_interrupted_capture_leaves_the_stream_usable(session, device, reference, rows, monkeypatch):
+    execute = "tensorrt_stand_in.library.Context.execute_async_v3"
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    cache = KVCache(session, CONTEXT)
+    logits_of(session, rows, cache, [3, 1, 1])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(execute, interrupted)
+        logits_of(session, rows[5:], cache, [1])
+    assert cache.length == 5
+    found = logits_of(session, rows[5:], cache, [1, 1, 1, 1])
+    expected = logits_of(reference, rows, KVCache(reference, CONTEXT), [3, 1, 1, 1, 1, 1, 1])[3:]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_a_prompt_between_steps_leaves_the_graph_as_it_is(session, device, rows):

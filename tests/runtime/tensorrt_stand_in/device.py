@@ -47,6 +47,7 @@ class Queue:
     handle: int
     work: list[Callable[[], None]] = field(default_factory=list)
     captured: list[Callable[[], None]] | None = None
+    captured_by: int = 0
 
     def enqueue(self, work: Callable[[], None]) -> None:
         (self.work if self.captured is None else self.captured).append(work)
@@ -67,6 +68,7 @@ class Device:
         self.lost_after: int | None = None
         self.lost = False
         self.refuse_capture = False
+        self.capturable = True
         self._current = threading.local()
         self._next = FIRST_ADDRESS
         self._next_handle = 1
@@ -104,7 +106,8 @@ class Device:
             raise LaunchError("the device was lost")
 
     def check_not_capturing(self, what: str) -> None:
-        if any(queue.captured is not None for queue in self.queues.values()):
+        here = threading.get_ident()  # captures are of mode "thread local": others may allocate
+        if any(queue.captured is not None and queue.captured_by == here for queue in list(self.queues.values())):
             raise LogicError(f"{what} failed: operation not permitted when stream is capturing")
 
     # Memory

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from tensorrt_stand_in.device import Device
 
+THREAD_LOCAL = 1
 SUCCESS, INVALID_VALUE, CAPTURE_UNSUPPORTED = 0, 1, 900
 
 
@@ -17,11 +19,12 @@ class DriverLibrary:
         self._captured: dict[int, list[Any]] = {}
 
     def cuStreamBeginCapture_v2(self, stream: Any, mode: Any) -> int:  # the driver's names
-        del mode
+        if mode.value != THREAD_LOCAL:
+            return CAPTURE_UNSUPPORTED
         queue = self._device.queue(stream.value)
         if queue.captured is not None or queue.work:
             return INVALID_VALUE
-        queue.captured = []
+        queue.captured, queue.captured_by = [], threading.get_ident()
         return SUCCESS
 
     def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:

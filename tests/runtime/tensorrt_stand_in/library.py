@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import functools
 import json
@@ -150,9 +151,13 @@ class Context:
         fixed = self._engine.get_tensor_shape(name)
         if -1 not in fixed:
             return fixed
-        if set(self._shapes) != set(self._engine.inputs):
+        if set(self._shapes) != set(self._engine.inputs) or not {*self._engine.host_inputs} <= set(self._addresses):
             return fixed
         return self._inferred()[name]
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        self._device.queue(stream)
+        return self._device.capturable
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         self._device.check()
@@ -184,7 +189,6 @@ class Context:
         if name in self._engine.host_inputs:
             if address not in self._device.pinned:
                 raise LaunchError(f"{name} is read on the host, and nothing is at {address:#x}")
-            import ctypes
 
             return np.frombuffer(ctypes.string_at(address, size), dtype).reshape(shape)
         if not size:
@@ -193,13 +197,17 @@ class Context:
         return self._device.memory(address, size).copy().view(dtype).reshape(shape)
 
     def _inferred(self) -> dict[str, Shape]:
-        """Sizes of the outputs: those of a run on zeros."""
-        key = tuple(sorted(self._shapes.items()))
+        """Sizes of the outputs: those of a run on zeros, and on what is read on the host."""
+        values = {
+            name: self._read(name, self._shapes[name], self._addresses[name]) for name in self._engine.host_inputs
+        }
+        key = (*sorted(self._shapes.items()), *(value.tobytes() for value in values.values()))
         if key not in self._known:
             feeds = {
                 name: np.zeros(shape, NUMPY[self._engine.get_tensor_dtype(name).name])
                 for name, shape in self._shapes.items()
             }
+            feeds |= values
             results = self._engine.session.run(list(self._engine.outputs), feeds)
             self._known[key] = {
                 name: tuple(values.shape) for name, values in zip(self._engine.outputs, results, strict=True)
@@ -232,7 +240,7 @@ def make_library(device: Device, name: str, version: str) -> types.ModuleType:
                 return None
             return Engine(device, self._logger, description)
 
-    module.__version__ = version
+    module.__version__, module.Builder = version, object
     module.Runtime, module.ILogger, module.DataType = Runtime, ILogger, DataType
     module.TensorIOMode, module.TensorLocation = TensorIOMode, TensorLocation
     module.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
