@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -87,13 +88,14 @@ class Bundle:
         """Of `bundle.json`, which holds the hashes of all other files: it tells this bundle from every other."""
         return file_sha256(self.path / MANIFEST_FILE)
 
-    def verify_hashes(self, progress: Progress) -> None:
-        """Compare the SHA-256 of every file with the manifest.
+    def verify_hashes(self, progress: Progress, names: Collection[str] | None = None) -> None:
+        """Compare the SHA-256 of every file, or of those with these names, with the manifest.
 
         Raises:
             BundleError: a file is not what was exported; names it.
         """
-        records = self.manifest.files
+        every = self.manifest.files
+        records = every if names is None else {name: every[name] for name in names}
         total, done = sum(record.bytes for record in records.values()), 0
         for name, record in records.items():
             path = self.file(name)

@@ -62,14 +62,15 @@ def build_engines(
     """Build what is missing or has changed; all of a target's new engines are put in place at once, or none.
 
     Args:
-        bundle: gets the engines, below `engines/<target>/`; nothing else of it is changed.
+        bundle: gets the engines, below `engines/<target>/`; nothing else of it is changed. The graphs that engines are
+            built from are compared with its hashes here; it may be opened without.
         targets: names of targets; each is checked before the first is built.
         options: how.
         progress: told of each engine.
 
     Raises:
         InputError: there is no such target.
-        BundleError: a target cannot take the bundle's graphs.
+        BundleError: a target cannot take the bundle's graphs, or one of them is damaged.
         BackendError: a library is missing, broken or too old, there is no GPU where one is needed, or it cannot build.
         OSError: the disk is full or not writable.
     """
@@ -150,6 +151,8 @@ class TargetBuild:
         self, stage: StageName, wanted: Fingerprint, writer: EngineFolderWriter, progress: Progress
     ) -> EngineRecord:
         started = time.perf_counter()
+        spec = self.bundle.graph(stage)
+        self.bundle.verify_hashes(progress, (spec.file, *spec.data))
         request = EngineRequest(
             bundle=self.bundle,
             stage=stage,

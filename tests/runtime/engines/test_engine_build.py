@@ -213,6 +213,18 @@ def test_a_graph_that_cannot_be_parsed_is_named(bundle: Path, capsys: pytest.Cap
     assert not (bundle / "engines").exists()
 
 
+def test_weights_that_were_damaged_are_not_built_from(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = bundle / Bundle.open(bundle).graph("speech_text").data[0]
+    changed = bytearray(weights.read_bytes())
+    changed[0] ^= 1
+    weights.write_bytes(changed)
+    assert main(["build", str(bundle), "--target", TARGET, "--stage", "speech_text", "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["file"] == str(weights)
+    assert "SHA-256" in error["message"]
+    assert not (bundle / "engines").exists()
+
+
 def test_a_graph_that_is_not_the_manifests_is_refused(bundle: Path) -> None:
     spec = Bundle.open(bundle).graph("speech_text")
     renamed = replace(spec.outputs[0], name="spoken")
