@@ -53,8 +53,8 @@ class JointRecipe:
     )
     """From a packed checkpoint, only the last is gone through.
 
-    What is packed is the mean of the weights at a segment's end and of what was packed before it, which answers more
-    than either (Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018).
+    What is packed is the mean of the weights at the segments' ends, which answers more than the last of them does
+    (Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018).
     """
     visual_every: int = 4
     """Every so many steps all that is heard is about pictures and clips."""
@@ -110,7 +110,7 @@ class JointTrainer:
             self.head.load_state_dict(encoder["head"])
 
     def begin_last_segment(self) -> None:
-        """What has been taken over is what was packed before the last segment."""
+        """What has been taken over counts as the mean of the ends of all segments but the last."""
         self.finished_steps = self.recipe.segment_ends[-2]
         self.mean = self._copy_of_weights()
 
@@ -132,15 +132,16 @@ class JointTrainer:
         self.optimizer.step()
         self.finished_steps += 1
         if self.finished_steps in self.recipe.segment_ends:
-            self._take_into_mean()
+            self._take_into_mean(self.recipe.segment_ends.index(self.finished_steps))
         return {**heard, **others}
 
-    def _take_into_mean(self) -> None:
-        """The weights as they are now count as much as all ends before them together."""
+    def _take_into_mean(self, earlier: int) -> None:
+        """The weights as they are now, beside those at the ends of `earlier` segments."""
         now = self._copy_of_weights()
-        mean = self.mean or now
+        mean = self.mean if self.mean is not None and earlier else now
         self.mean = {
-            part: {name: (old + now[part][name]) / 2 for name, old in weights.items()} for part, weights in mean.items()
+            part: {name: old + (now[part][name] - old) / (earlier + 1) for name, old in weights.items()}
+            for part, weights in mean.items()
         }
 
     def _copy_of_weights(self) -> dict[str, dict[str, Tensor]]:
