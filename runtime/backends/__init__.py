@@ -9,7 +9,6 @@ from collections.abc import Callable
 from sottovoce.runtime.backends.session import Session
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.engines.machine import installed_libraries, may_run_engines
-from sottovoce.runtime.engines.matching import built_targets, check_built, matching_engine
 from sottovoce.runtime.errors import BackendError, BundleError
 from sottovoce.runtime.manifest import StageName
 
@@ -69,8 +68,14 @@ def check_backend(backend: str, bundle: Bundle | None = None, require_engine: bo
             raise BackendError(message, fix=f"give --backend {ENGINES}, or leave --require-engine away")
         return ENGINES
     if backend == "auto":
-        return ENGINES if bundle is not None and may_run_engines() and built_targets(bundle) else CPU
+        return ENGINES if bundle is not None and may_run_engines() and _has_engines(bundle) else CPU
     return backend
+
+
+def _has_engines(bundle: Bundle) -> bool:
+    from sottovoce.runtime.engines.matching import built_targets
+
+    return bool(built_targets(bundle))
 
 
 @functools.cache
@@ -92,6 +97,8 @@ def _onnxruntime(bundle: Bundle, stage: StageName, threads: int | None) -> Sessi
 
 
 def _tensorrt(bundle: Bundle, stage: StageName, _: int | None) -> Session:
+    from sottovoce.runtime.engines.matching import check_built, matching_engine
+
     check_built(bundle)
     from sottovoce.runtime.backends.tensorrt import TensorRtSession, this_machine
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from num2words import num2words
-
 from sottovoce.runtime.errors import InputError
 from sottovoce.runtime.text.chinese_numbers import CHINESE_DIGITS, chinese_integer
 from sottovoce.runtime.text.spoken_words import NUMBERS_ONLY, WORDS
@@ -38,7 +36,7 @@ class SpokenNumbers:
         """The regular expression of a number as this language writes it."""
         if language != "zh":
             try:
-                num2words(1, lang=language)
+                _num2words(1, lang=language)
             except NotImplementedError as problem:
                 fix = "use zh, or a code that num2words has, such as en, de, fr or es"
                 raise InputError(f"numbers cannot be said in the language {language!r}", fix=fix) from problem
@@ -86,11 +84,11 @@ class SpokenNumbers:
         return negative.removesuffix(one).strip() if negative.endswith(one) else ""
 
     def _digit(self, digit: str) -> str:
-        return CHINESE_DIGITS[int(digit)] if self.language == "zh" else str(num2words(int(digit), lang=self.language))
+        return CHINESE_DIGITS[int(digit)] if self.language == "zh" else _num2words(int(digit), lang=self.language)
 
     def _num2words(self, value: float, to: str = "cardinal") -> str:
         try:
-            spoken = str(num2words(value, lang=self.language, to=to))
+            spoken = _num2words(value, lang=self.language, to=to)
         except (NotImplementedError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError):
             return ""  # larger than this language's tables go
         # A voice does not say the commas and hyphens of the written form.
@@ -104,6 +102,13 @@ class SpokenNumbers:
             return re.sub(r"\D", "", grouped[1]), grouped[2] or ""
         whole, _, fraction = written.replace(",", ".").partition(".")
         return whole, fraction
+
+
+def _num2words(value: float, **how: str) -> str:
+    """Imported when something is spoken: it brings the tables of all languages."""
+    from num2words import num2words
+
+    return str(num2words(value, **how))
 
 
 def _is_code(written: str, whole: str) -> bool:
