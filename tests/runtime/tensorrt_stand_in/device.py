@@ -70,6 +70,7 @@ class Device:
         self.refuse_capture = False
         self.capturable = True
         self._current = threading.local()
+        self._lock = threading.RLock()  # as a driver's calls, these may come from several threads at once
         self._next = FIRST_ADDRESS
         self._next_handle = 1
 
@@ -77,7 +78,7 @@ class Device:
 
     @property
     def used_bytes(self) -> int:
-        return sum(block.contents.size for block in self.blocks.values())
+        return sum(block.contents.size for block in list(self.blocks.values()))
 
     def leaks(self) -> list[str]:
         """What is still there; empty when all was given back."""
@@ -117,24 +118,28 @@ class Device:
         self.check_not_capturing("cuMemAlloc")
         if size <= 0:
             raise LogicError("cuMemAlloc failed: invalid argument")
-        if self.used_bytes + size > self.total_bytes:
-            raise DeviceMemoryError("cuMemAlloc failed: out of memory")
-        block = Block(self._next, np.full(size, NEVER_WRITTEN, np.uint8))
-        self._next += -(-size // 256) * 256 + GAP
-        self.blocks[block.start] = block
-        self.counts["mallocs"] += 1
-        return block
+        with self._lock:
+            if self.used_bytes + size > self.total_bytes:
+                raise DeviceMemoryError("cuMemAlloc failed: out of memory")
+            block = Block(self._next, np.full(size, NEVER_WRITTEN, np.uint8))
+            self._next += -(-size // 256) * 256 + GAP
+            self.blocks[block.start] = block
+            self.counts["mallocs"] += 1
+            return block
 
     def free(self, block: Block) -> None:
-        if block.freed:
-            raise LogicError("cuMemFree failed: freed twice")
-        block.freed = True
-        del self.blocks[block.start]
+        with self._lock:
+            if block.freed:
+                raise LogicError("cuMemFree failed: freed twice")
+            block.freed = True
+            del self.blocks[block.start]
         self.check()  # a lost device gives an error, and its memory is gone all the same
 
     def memory(self, address: int, size: int) -> np.ndarray:
         """So many bytes at an address, all of one live allocation."""
-        for start, block in self.blocks.items():
+        with self._lock:
+            blocks = list(self.blocks.items())
+        for start, block in blocks:
             if start <= address < start + block.contents.size:
                 if address + size > start + block.contents.size:
                     raise LaunchError(f"an illegal memory access: {size} bytes at {address:#x} reach too far")
@@ -144,7 +149,9 @@ class Device:
     def check_pinned(self, array: np.ndarray) -> None:
         """Copies that go on by themselves need memory that cannot be moved."""
         start = array.ctypes.data
-        if not any(low <= start and start + array.nbytes <= low + size for low, size in self.pinned.items()):
+        with self._lock:
+            pinned = list(self.pinned.items())
+        if not any(low <= start and start + array.nbytes <= low + size for low, size in pinned):
             raise LogicError("an asynchronous copy of memory that is not pinned")
         if not array.flags.c_contiguous:
             raise LogicError("a copy of an array that is not contiguous")
@@ -158,8 +165,9 @@ class Device:
         return queue
 
     def new_handle(self) -> int:
-        self._next_handle += 1
-        return 0xC0DE_0000 + self._next_handle
+        with self._lock:
+            self._next_handle += 1
+            return 0xC0DE_0000 + self._next_handle
 
     def queue(self, handle: int) -> Queue:
         if handle not in self.queues:
