@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.interruption import Interruption
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug, as_json = "--debug" in given, "--json" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        outcome = application.main(args=given, prog_name="sottovoce", standalone_mode=False)
+        with Interruption():
+            outcome = application.main(args=given, prog_name="sottovoce", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001  # users never see a traceback
         if debug:
             traceback.print_exc()

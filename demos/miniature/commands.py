@@ -14,6 +14,7 @@ from sottovoce.demos.miniature.curriculum import questions
 from sottovoce.demos.miniature.settings import PARTS, WORKSPACE_VARIABLE, Workspace, default_workspace
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import SottovoceError
+from sottovoce.runtime.interruption import Interruption
 from sottovoce.runtime.steady_memory import keep_freed_memory
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -208,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 it failed, 2 wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        application.main(args=given, prog_name="python -m sottovoce.demos.miniature", standalone_mode=False)
+        with Interruption():
+            application.main(args=given, prog_name="python -m sottovoce.demos.miniature", standalone_mode=False)
     except SottovoceError as problem:
         if "--json" in given:
             print(json.dumps(problem.as_json(), ensure_ascii=False))
