@@ -2,7 +2,8 @@
 
 TiCodec (Ren et al. 2023) describes a voice by a few fixed *global* tokens and the speech by 40 codes a second; the
 generator is HiFi-GAN's (Kong et al. 2020). Parameters keep the weight norm they were trained with, under the released
-names (`weight_g`, `weight_v`); `fold_weight_norm` turns them into plain weights, in fp32, for export.
+names (`weight_g`, `weight_v`); `fold_weight_norm` turns them into plain weights, in fp32, for export, and
+`upsample_by_phases` the transposed convolutions into plain ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sottovoce.export.config import CodecConfig
+from sottovoce.export.modules.phase_convolution import PhaseConvolution
 
 LEAK = 0.1
 """Slope of every leaky ReLU in the generator."""
@@ -48,6 +50,16 @@ class NormedConv(nn.Module):
             self.register_parameter("weight", nn.Parameter(folded))
             self.bias.data = self.bias.data.float()
 
+    def by_phases(self) -> PhaseConvolution:
+        """A folded transposed convolution, spelled as a plain one."""
+        assert self.weight is not None  # noqa: S101  # the one caller has folded
+        return PhaseConvolution(self.weight.detach(), self.bias.detach(), self.stride, self._padding)
+
+    @property
+    def _padding(self) -> int:
+        """Zeros on either side of the signal, or samples cut off at either end when transposed."""
+        return (self.kernel - self.stride) // 2 if self.transposed else self.dilation * (self.kernel - 1) // 2
+
     @staticmethod
     def _normed(scale: Tensor, direction: Tensor) -> Tensor:
         return direction * (scale / _norm_over_first(direction))
@@ -56,10 +68,8 @@ class NormedConv(nn.Module):
         """(B, inputs, n) → (B, outputs, n), or (B, outputs, n · stride) when transposed."""
         weight = self.weight if self.weight is not None else self._normed(self.weight_g, self.weight_v)
         if self.transposed:
-            padding = (self.kernel - self.stride) // 2
-            return F.conv_transpose1d(signal, weight, self.bias, self.stride, padding)
-        padding = self.dilation * (self.kernel - 1) // 2
-        return F.conv1d(signal, weight, self.bias, padding=padding, dilation=self.dilation)
+            return F.conv_transpose1d(signal, weight, self.bias, self.stride, self._padding)
+        return F.conv1d(signal, weight, self.bias, padding=self._padding, dilation=self.dilation)
 
 
 def _norm_over_first(direction: Tensor) -> Tensor:
@@ -229,4 +239,10 @@ class CodecDecoder(nn.Module):
         for module in self.modules():
             if isinstance(module, NormedConv):
                 module.fold()
+        return self
+
+    def upsample_by_phases(self) -> CodecDecoder:
+        """Spell the transposed convolutions as plain ones, after folding: see `PhaseConvolution`."""
+        # A ModuleList is typed as holding Modules; these are NormedConvs.
+        self.generator.ups = nn.ModuleList(up.by_phases() for up in self.generator.ups)  # type: ignore[operator,union-attr]
         return self

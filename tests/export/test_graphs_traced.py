@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from checkpoint_factory import CheckpointRecipe, small_config, static_chunks_config, write_checkpoint
@@ -156,3 +157,10 @@ def test_graphs_tell_nothing_of_the_machine_they_were_made_on(tiny_bundle: Path)
         assert here not in content
         assert b"site-packages" not in content
         assert b".py" not in content
+
+
+def test_the_codec_has_convolutions_only_that_engines_have_in_int8(tiny_bundle: Path) -> None:
+    model = onnx.load(str(tiny_bundle / "graphs" / "codec.onnx"), load_external_data=False)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Conv") > 0
+    assert "ConvTranspose" not in kinds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import CodecConfig
 from sottovoce.export.modules.codec import CodecDecoder, NormedConv, ResidualBlock1, ResidualBlock2
+from sottovoce.export.modules.phase_convolution import PhaseConvolution
 
 SMALL = CodecConfig(
     num_codes=24,
@@ -66,6 +68,32 @@ def test_folding_changes_names_and_not_sound(config: CodecConfig) -> None:
     assert before.shape == (2, 9 * config.samples_per_code)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
     assert not [name for name in codec.state_dict() if name.endswith(("weight_g", "weight_v"))]
+
+
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+def test_upsampling_by_phases_is_the_same_sound(config: CodecConfig) -> None:
+    codec = random_codec(config).fold_weight_norm()
+    for count in (1, 2, 9):
+        codes = torch.randint(0, 24, (2, count))
+        with torch.no_grad():
+            before = codec(codes)
+            after = deepcopy(codec).upsample_by_phases()(codes)
+        torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [(16, 8), (11, 5), (8, 4), (12, 6), (4, 2), (5, 5), (7, 3), (3, 1), (9, 3), (10, 4)]
+)
+def test_phases_are_the_transposed_convolution(kernel: int, stride: int) -> None:
+    torch.manual_seed(14)
+    weight, bias = torch.randn(6, 5, kernel, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    padding = (kernel - stride) // 2
+    phases = PhaseConvolution(weight, bias, stride, padding)
+    assert phases.weight.shape == (5 * stride, 6, -(-kernel // stride))
+    for length in (1, 2, 7):
+        signal = torch.randn(2, 6, length, dtype=torch.float64)
+        expected = F.conv_transpose1d(signal, weight, bias, stride, padding)
+        torch.testing.assert_close(phases(signal), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
