@@ -10,7 +10,7 @@ from sottovoce.calibration.evaluation import evaluate
 from sottovoce.calibration.evaluation_set import read_evaluation_set
 from sottovoce.calibration.scores import Outcome, score, table_rows
 from sottovoce.runtime.assistant import Assistant
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, FILE, common
+from sottovoce.runtime.commands.options import BUNDLE, FILE, backend_choice, common
 from sottovoce.runtime.console import Console
 
 SHOWN_MISSES = 20
@@ -21,16 +21,26 @@ SHOWN_MISSES = 20
 @click.option("--set", "folder", type=FILE, required=True, metavar="DIR", help="A folder with set.jsonl and its files.")
 @click.option("--misses", type=click.IntRange(0), default=SHOWN_MISSES, show_default=True, help="Misses to list.")
 @click.option("--streamed", is_flag=True, help="Hear recordings while they go on, and answer in pauses, as chat does.")
-@BACKEND
+@backend_choice
 @common
 def evaluate_command(  # noqa: PLR0913  # click hands over one argument a flag
-    bundle: Path, folder: Path, misses: int, streamed: bool, backend: str, as_json: bool, debug: bool
+    bundle: Path,
+    folder: Path,
+    misses: int,
+    streamed: bool,
+    backend: str,
+    require_engine: bool,
+    as_json: bool,
+    debug: bool,
 ) -> None:
     """Answer every item of a set with BUNDLE and compare with the replies it should give."""
     del debug
     console = Console(as_json)
     items = read_evaluation_set(folder)
-    with console.progress() as progress, Assistant.open(bundle, backend, progress=progress) as assistant:
+    with (
+        console.progress() as progress,
+        Assistant.open(bundle, backend, require_engine=require_engine, progress=progress) as assistant,
+    ):
         scores = score(evaluate(assistant, items, folder, progress, streamed=streamed))
     sampled = sum(item.captured is not None and not item.captured.greedy for item in items)
     if sampled:

@@ -24,10 +24,9 @@ from sottovoce.runtime.chat.stopping import StopWish
 from sottovoce.runtime.chat.worker import ConversationWorker
 from sottovoce.runtime.commands.capturing import Capturing
 from sottovoce.runtime.commands.options import (
-    BACKEND,
     BUNDLE,
     FILE,
-    REQUIRE_ENGINE,
+    backend_choice,
     capturing,
     check_capturing,
     common,
@@ -118,8 +117,7 @@ def _list_devices(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--record", type=FILE, metavar="DIR", help="Keep sound, events and timings, for `sottovoce replay`.")
 @click.option("--system", metavar="S", help="Who the assistant is; default: as the bundle says.")
 @click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: all this process may use.")
-@BACKEND
-@REQUIRE_ENGINE
+@backend_choice
 @sampling
 @capturing
 @common

@@ -10,7 +10,7 @@ import click
 
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.bundle import Bundle
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, common
+from sottovoce.runtime.commands.options import BUNDLE, backend_choice, common
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.engines.record import fingerprint_digest, graph_sha256, read_engines
 from sottovoce.runtime.engines.targets import TARGETS
@@ -21,13 +21,16 @@ from sottovoce.runtime.records import write_record
 
 @click.command("inspect")
 @BUNDLE
-@BACKEND
+@backend_choice
 @common
-def inspect_command(bundle: Path, backend: str, as_json: bool, debug: bool) -> None:
+def inspect_command(bundle: Path, backend: str, require_engine: bool, as_json: bool, debug: bool) -> None:
     """Show what BUNDLE holds: graphs and their tensors, caches, settings, where it came from."""
     del debug
     console = Console(as_json)
-    with console.progress() as progress, Assistant.open(bundle, backend, progress=progress) as assistant:
+    with (
+        console.progress() as progress,
+        Assistant.open(bundle, backend, require_engine=require_engine, progress=progress) as assistant,
+    ):
         manifest = assistant.bundle.manifest
         widened = assistant.widened_stages()
     _show_graphs(console, manifest, widened)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +16,17 @@ JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on standard output, all else on standard error."
 )
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
-BACKEND = click.option(
-    "--backend", default="auto", show_default=True,
-    help="Inference engine: auto, onnxruntime, tensorrt, cuda, ort-tensorrt or nv-tensorrt-rtx.",
-)  # fmt: skip
-REQUIRE_ENGINE = click.option(
-    "--require-engine", is_flag=True, help="Fail where a TensorRT engine cannot be used; else ONNX Runtime is."
-)
 DUMP = click.option("--dump-tensors", type=FILE, metavar="F.npz", help="Write the stages' tensors, for comparing.")
+
+BACKEND = (
+    click.option(
+        "--backend", default="auto", show_default=True,
+        help="Inference engine: auto, onnxruntime, tensorrt, cuda, ort-tensorrt or nv-tensorrt-rtx.",
+    ),
+    click.option(
+        "--require-engine", is_flag=True, help="Fail where a TensorRT engine cannot be used; else ONNX Runtime is."
+    ),
+)  # fmt: skip
 
 SAMPLING = (
     click.option("--greedy", is_flag=True, help="Always the most likely token."),
@@ -62,18 +65,19 @@ def common(command: Command) -> Command:
     return JSON(DEBUG(command))
 
 
+def backend_choice(command: Command) -> Command:
+    """What computes, and whether anything else may where that cannot."""
+    return _with(BACKEND, command)
+
+
 def sampling(command: Command) -> Command:
     """How the language model picks its tokens."""
-    for option in reversed(SAMPLING):
-        command = option(command)
-    return command
+    return _with(SAMPLING, command)
 
 
 def capturing(command: Command) -> Command:
     """Whether the conversation is written down; it is not unless asked for."""
-    for option in reversed(CAPTURING):
-        command = option(command)
-    return command
+    return _with(CAPTURING, command)
 
 
 def check_capturing(capture: Path | None, capture_max: int | None) -> None:
@@ -84,3 +88,10 @@ def check_capturing(capture: Path | None, capture_max: int | None) -> None:
     """
     if capture_max is not None and capture is None:
         raise click.UsageError("--capture-max bounds what --capture DIR writes; give that, too")
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """The command with these options, the first of them first in its help."""
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sottovoce.runtime.bundle import Bundle
-from sottovoce.runtime.commands.options import BACKEND, FILE, REQUIRE_ENGINE, common
+from sottovoce.runtime.commands.options import FILE, backend_choice, common
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.profiling.comparing.compare import compare
@@ -111,8 +111,7 @@ class Outputs:
 @click.option("--speech/--no-speech", default=True, help="Compute the spoken reply.")
 @click.option("--layers/--no-layers", default=True, help="Look inside the graphs; loads each a second time.")
 @click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: all this process may use.")
-@BACKEND
-@REQUIRE_ENGINE
+@backend_choice
 @click.option("-o", "--output", type=FILE, metavar="DIR", help="Write report, page and trace into this folder.")
 @click.option("--html", type=FILE, metavar="F.html", help="Write the page here.")
 @click.option("--trace", type=FILE, metavar="F.json", help="Write a trace for Perfetto or chrome://tracing here.")

@@ -11,7 +11,7 @@ import click
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.backends import check_backend
 from sottovoce.runtime.bundle import Bundle
-from sottovoce.runtime.commands.options import BACKEND, FILE, common
+from sottovoce.runtime.commands.options import FILE, backend_choice, common
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.recording.comparing import TIMINGS, ReplyComparison, compare
@@ -33,7 +33,7 @@ SHOWN_CHARACTERS = 100
     is_flag=True,
     help="Exit code 1 for different replies even with another bundle, backend or --threads.",
 )
-@BACKEND
+@backend_choice
 @common
 def replay_command(  # noqa: PLR0913  # each flag by its name
     recording: Path,
@@ -41,6 +41,7 @@ def replay_command(  # noqa: PLR0913  # each flag by its name
     threads: int | None,
     expect_same: bool,
     backend: str,
+    require_engine: bool,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -57,7 +58,7 @@ def replay_command(  # noqa: PLR0913  # each flag by its name
     del debug
     replay = _Replay(Recording.open(recording), Console(as_json))
     if bundle is not None:
-        replay.hold(bundle, backend, threads)
+        replay.hold(bundle, backend, require_engine, threads)
     return replay.finish(expect_same)
 
 
@@ -72,23 +73,23 @@ class _Replay:
         self._turns = replay_turn_taking(recording)
         recording.check_sounds()
 
-    def hold(self, path: Path, backend: str, threads: int | None) -> None:
+    def hold(self, path: Path, backend: str, require_engine: bool, threads: int | None) -> None:
         """Hold the conversation with a bundle."""
         session = self._recording.session
         if not session.conversation.is_repeatable:
             self._remarks.append(NOT_REPEATABLE)
             return
-        check_backend(backend)
+        check_backend(backend, require_engine=require_engine)
         with self._console.progress() as progress:
             bundle = Bundle.open(path, progress=progress)
-            name = check_backend(backend, bundle)
+            name = check_backend(backend, bundle, require_engine)
             threads = threads or session.threads
             others = list(_others(session, bundle, name, threads))
             self._is_other = bool(others)
             self._remarks += [*others, *_version_remarks(session)]
             wanted = len(self._recording.replies)
             self._replies = []
-            model = Model(bundle, name, threads)
+            model = Model(bundle, name, threads, require_engine=require_engine)
             with Assistant(model) as assistant:
                 assistant.load(speech=session.conversation.speech)  # as `chat` does: the first reply's time is its own
                 replay = ConversationReplay(self._recording, model)

@@ -12,11 +12,10 @@ import click
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.commands.capturing import Capturing
 from sottovoce.runtime.commands.options import (
-    BACKEND,
     BUNDLE,
     DUMP,
     FILE,
-    REQUIRE_ENGINE,
+    backend_choice,
     capturing,
     check_capturing,
     common,
@@ -71,8 +70,7 @@ class RunOptions:
 @click.option("--system", metavar="S", help="Who the assistant is; default: as the bundle says.")
 @click.option("--speech/--no-speech", default=True, help="Compute the spoken reply (the default with -o).")
 @click.option("--threads", type=click.IntRange(1), help="CPU cores to use; default: all this process may use.")
-@BACKEND
-@REQUIRE_ENGINE
+@backend_choice
 @sampling
 @DUMP
 @capturing

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sottovoce.runtime.assistant import Assistant
-from sottovoce.runtime.commands.options import BACKEND, BUNDLE, DUMP, FILE, REQUIRE_ENGINE, common
+from sottovoce.runtime.commands.options import BUNDLE, DUMP, FILE, backend_choice, common
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.features.audio_file import WavWriter
 from sottovoce.runtime.profile import peak_memory_mb
@@ -21,8 +21,7 @@ from sottovoce.runtime.tensor_dump import TensorDump
 @click.option("-o", "--output", type=FILE, required=True, metavar="F", help="The WAV file to write.")
 @click.option("--greedy", is_flag=True, help="Always the most likely code; otherwise one of the best few is drawn.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed, the same sound.")
-@BACKEND
-@REQUIRE_ENGINE
+@backend_choice
 @DUMP
 @common
 def say_command(  # noqa: PLR0913  # click hands over one argument a flag

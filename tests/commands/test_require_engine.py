@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from sottovoce.runtime.cli import main
+from sottovoce.runtime.cli import COMMANDS, application, main
 
 QUESTION = ["--text", "hello", "--greedy", "--max-new-tokens", "3", "--no-speech", "--json"]
 FEW_MODULES = (
@@ -27,18 +28,30 @@ FEW_MODULES = (
         ["say", "{}", "hello", "-o", "speech.wav"],
         ["profile", "{}"],
         ["chat", "{}", "--silent"],
+        ["evaluate", "{}", "--set", "set"],
+        ["inspect", "{}"],
     ],
 )
 def test_an_engine_is_required(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, command: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "set.jsonl").write_text('{"task": "typed_question", "text": "hello", "reply": "Hello."}\n')
     monkeypatch.setattr("sottovoce.runtime.profiling.profiler.measure_ceilings", lambda *_: None)  # takes ten seconds
     arguments = [word.format(tiny_bundle) for word in command]
     assert main([*arguments, "--require-engine", *([] if "--json" in arguments else ["--json"])]) == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert "no engine that can be used, and one is required" in error["message"]
     assert error["fix"]
+
+
+def test_who_chooses_a_backend_may_require_engines() -> None:
+    commands = {name: application.get_command(click.Context(application), name) for name in COMMANDS}
+    flags = {name: {flag for one in command.params for flag in one.opts} for name, command in commands.items()}
+    choosing = {name for name, given in flags.items() if "--backend" in given}
+    assert choosing == {name for name, given in flags.items() if "--require-engine" in given}
+    assert choosing >= {"run", "say", "chat", "replay", "evaluate", "profile", "inspect"}
 
 
 def test_a_backend_that_has_no_engines(tiny_bundle: Path, capsys: Any) -> None:

@@ -70,6 +70,12 @@ def test_the_same_again(folder: Path, tiny_bundle: Path, capsys):
     assert found["replies"][1]["now"]["tokens"] == found["replies"][1]["then"]["tokens"]
 
 
+def test_an_engine_may_be_required(folder: Path, tiny_bundle: Path, capsys):
+    code, found = replay(capsys, folder, "--bundle", tiny_bundle, "--require-engine")
+    assert code == 1
+    assert "no engine that can be used, and one is required" in found["error"]["message"]
+
+
 def test_people_see_an_aligned_table(folder: Path, tiny_bundle: Path, capsys):
     assert main(["replay", str(folder), "--bundle", str(tiny_bundle)]) == 0
     shown = capsys.readouterr().out
