@@ -39,15 +39,22 @@ class PortableSpelling:
     def _visible(self, positions: Positions) -> str:
         """The mask (T, capacity): true where a position of this call sees a place of the cache."""
         graph = self._graph
+        columns, last_seen = self._columns_and_last_seen(positions)
+        if self._heads.sees_call:
+            shape = graph.op("Concat", positions.count, graph.constant([1]), axis=0, output="mask.rows_by_one")
+            last_seen = graph.op("Expand", last_seen, shape, output="mask.last_seen")
+        return graph.op("LessOrEqual", columns, last_seen, output="mask")
+
+    def _columns_and_last_seen(self, positions: Positions) -> tuple[str, str]:
+        """Places of the cache (capacity,), and the last that a position sees: (T, 1), or (1, 1) if all see the same."""
+        graph = self._graph
         capacity = graph.op("Shape", "past_key_values.0.key", start=2, end=3, output="cache.capacity_shape")
         capacity = graph.op("Squeeze", capacity, output="cache.capacity")
         columns = graph.op("Range", graph.constant(0), capacity, graph.constant(1), output="cache.columns")
-        last_seen = graph.op("Unsqueeze", positions.ids, graph.constant([1]), output="mask.own_position")
-        if self._heads.sees_call:
-            last = graph.op("ReduceMax", last_seen, graph.constant([0]), keepdims=1, output="mask.last_position")
-            shape = graph.op("Concat", positions.count, graph.constant([1]), axis=0, output="mask.rows_by_one")
-            last_seen = graph.op("Expand", last, shape, output="mask.last_seen")
-        return graph.op("LessOrEqual", columns, last_seen, output="mask")
+        own = graph.op("Unsqueeze", positions.ids, graph.constant([1]), output="mask.own_position")
+        if not self._heads.sees_call:
+            return columns, own
+        return columns, graph.op("ReduceMax", own, graph.constant([0]), keepdims=1, output="mask.last_position")
 
     def _by_head(self, name: str, projected: str, heads: int) -> str:
         """(1, T, heads·head) → (1, heads, T, head)."""

@@ -112,13 +112,8 @@ class SpelledOutSpelling(Opset23Spelling):
     def _visible(self, positions: Positions) -> str:
         """The mask (rows, capacity): whether queries see a place of the cache; one row if all see the same."""
         graph = self._graph
-        capacity = graph.op("Shape", "past_key_values.0.key", start=2, end=3, output="cache.capacity_shape")
-        capacity = graph.op("Squeeze", capacity, output="cache.capacity")
-        columns = graph.op("Range", graph.constant(0), capacity, graph.constant(1), output="cache.columns")
-        last_seen = graph.op("Unsqueeze", positions.ids, graph.constant([1]), output="mask.own_position")
-        if self._heads.sees_call:
-            last_seen = graph.op("ReduceMax", last_seen, graph.constant([0]), keepdims=1, output="mask.last_position")
-        elif self._group > 1:
+        columns, last_seen = self._columns_and_last_seen(positions)
+        if not self._heads.sees_call and self._group > 1:
             shape = graph.op(
                 "Concat", positions.count, graph.constant([self._group]), axis=0, output="mask.group_shape"
             )

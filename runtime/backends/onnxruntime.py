@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import onnxruntime
@@ -118,7 +118,7 @@ class OnnxRuntimeSession:
         Raises:
             BackendError: ONNX Runtime failed; what the cache holds behind its length is then undefined.
         """
-        buffers = cast("OnnxRuntimeCache", cache)
+        buffers = cast("BoundBuffers", cache)
         with self._failures("failed"):
             # ONNX Runtime reads these arrays where they lie: they must outlive the run.
             arrays = {name: np.ascontiguousarray(values) for name, values in feeds.items()}
@@ -126,12 +126,15 @@ class OnnxRuntimeSession:
                 buffers.binding.bind_cpu_input(name, values)
             for name in buffers.unsized_results:
                 buffers.binding.bind_output(name, "cpu")
-            self._session.run_with_iobinding(buffers.binding)
+            self._run_bound(buffers.binding)
             return buffers.take_results()
 
     def close(self) -> None:
         """Release the graph and its weights."""
         self._session = None
+
+    def _run_bound(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
 
     def _open(self, path: Path, options: Any) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
@@ -169,6 +172,19 @@ class OnnxRuntimeSession:
                 fix="check that memory is free and that this ONNX Runtime knows the graph's operators "
                 f"(opset {self._spec.opset}, dialect {self._spec.dialect!r}); if so, report it",
             ) from problem
+
+
+class BoundBuffers(CacheBuffers, Protocol):
+    """Cache buffers that ONNX Runtime has been told of."""
+
+    binding: Any
+    """Which values are a run's inputs and outputs: these buffers are bound, twice each."""
+    unsized_results: tuple[str, ...]
+    """The results that the engine allocates in every run: they are bound anew before each."""
+
+    def take_results(self) -> dict[str, Array]:
+        """Copies of the last run's results: the next run writes over them."""
+        ...
 
 
 class OnnxRuntimeCache:

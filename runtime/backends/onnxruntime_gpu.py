@@ -11,13 +11,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from sottovoce.runtime.backends.onnxruntime import PROVIDER, OnnxRuntimeSession
-from sottovoce.runtime.backends.session import Array, CacheBuffers
+from sottovoce.runtime.backends.session import Array
 from sottovoce.runtime.errors import BackendError
 from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec
 
@@ -89,24 +89,10 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
         with self._failures(f"could not make a cache of {capacity} positions"):
             return OnnxRuntimeGpuCache(self._spec, self._spec.cache, self._session, capacity, self._provider.device)
 
-    def run_with_cache(self, feeds: Mapping[str, Array], cache: CacheBuffers) -> dict[str, Array]:
-        """Run once; past and present are one buffer on the GPU, and only the other outputs come back.
-
-        Raises:
-            BackendError: ONNX Runtime failed; what the cache holds behind its length is then undefined.
-        """
-        buffers = cast("OnnxRuntimeGpuCache", cache)
-        with self._failures("failed"):
-            arrays = {name: np.ascontiguousarray(values) for name, values in feeds.items()}
-            for name, values in arrays.items():
-                buffers.binding.bind_cpu_input(name, values)
-            for name in buffers.results:
-                buffers.binding.bind_output(name, "cpu")
-            buffers.binding.synchronize_inputs()
-            self._session.run_with_iobinding(buffers.binding)
-            buffers.binding.synchronize_outputs()
-            outputs = buffers.binding.get_outputs()[: len(buffers.results)]
-            return {name: np.array(one.numpy()) for name, one in zip(buffers.results, outputs, strict=True)}
+    def _run_bound(self, binding: Any) -> None:
+        binding.synchronize_inputs()
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
 
     def _open(self, path: Path, options: Any) -> Any:
         provider = self._provider
@@ -137,7 +123,8 @@ class OnnxRuntimeGpuCache:
     def __init__(self, spec: GraphSpec, layout: KVCacheSpec, session: Any, capacity: int, device: str) -> None:
         self._spec, self._layout, self._session, self._device = spec, layout, session, device
         self._capacity = capacity
-        self.results = tuple(output.name for output in spec.outputs if not output.role.startswith("present_"))
+        self.unsized_results = tuple(one.name for one in spec.outputs if not one.role.startswith("present_"))
+        """All results: they come to the host."""
         names = [f"{kind}.{layer}" for layer in range(layout.layers) for kind in ("key", "value")]
         self._buffers = {name: self._on_device(np.zeros(self._shape(capacity), layout.dtype)) for name in names}
         self._bind()
@@ -146,6 +133,11 @@ class OnnxRuntimeGpuCache:
     def capacity(self) -> int:
         """Positions the buffers can hold now."""
         return self._capacity
+
+    def take_results(self) -> dict[str, Array]:
+        """Copies of the last run's results, on the host."""
+        outputs = self.binding.get_outputs()[: len(self.unsized_results)]
+        return {name: np.array(one.numpy()) for name, one in zip(self.unsized_results, outputs, strict=True)}
 
     def resize(self, capacity: int, keep: int) -> None:
         """Make it room for `capacity` positions, the first `keep` preserved, through the host, one buffer at a time."""
@@ -171,7 +163,7 @@ class OnnxRuntimeGpuCache:
     def _bind(self) -> None:
         """Bind the results first, so that they come first among the outputs; then each buffer twice."""
         self.binding: Any = self._session.io_binding()
-        for name in self.results:
+        for name in self.unsized_results:
             self.binding.bind_output(name, "cpu")
         inputs = {tensor.role: tensor.name for tensor in self._spec.inputs}
         outputs = {tensor.role: tensor.name for tensor in self._spec.outputs}
