@@ -25,6 +25,17 @@ def assistant(tiny_bundle: Path) -> Iterator[Assistant]:
 
 
 @pytest.fixture(scope="session")
+def portable_miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that ships, exported for engines in fp16, once for all tests; they must not change it."""
+    from sottovoce.demos.first_answer import TRAINED
+    from sottovoce.export.export import ExportOptions, export
+
+    path = tmp_path_factory.mktemp("miniature") / "miniature.bundle"
+    export(TRAINED.checkpoint, path, ExportOptions(target="tensorrt", precision="fp16"))
+    return path
+
+
+@pytest.fixture(scope="session")
 def built(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny bundle with engines of all stages, for the stand-in for TensorRT; tests must not change it."""
     from tensorrt_stand_in.installing import write_engines

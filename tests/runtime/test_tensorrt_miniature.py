@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from tensorrt_stand_in.installing import stand_in, write_engines
 
 from sottovoce.demos.first_answer import TRAINED
-from sottovoce.export.export import ExportOptions, export
 from sottovoce.runtime import Assistant, AudioChunk, ReplyDone
 from sottovoce.runtime.bundle import Bundle
 
@@ -15,10 +16,9 @@ pytestmark = pytest.mark.slow
 MAX_NEW_TOKENS = 60
 
 
-@pytest.fixture(scope="module")
-def miniature(tmp_path_factory):
-    path = tmp_path_factory.mktemp("miniature") / "miniature.bundle"
-    export(TRAINED.checkpoint, path, ExportOptions(target="tensorrt", precision="fp16"))
+@pytest.fixture
+def miniature(portable_miniature, tmp_path):
+    path = shutil.copytree(portable_miniature, tmp_path / "miniature.bundle")
     write_engines(Bundle.open(path))
     return path
 

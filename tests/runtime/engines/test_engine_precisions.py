@@ -1,8 +1,9 @@
-"""The miniature's six engines in every precision, and one decoder layer with its head at full width. Minutes each."""
+"""The miniature's six engines in every precision, and one decoder layer with its head at full width."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,7 @@ import torch
 from engine_bundles import quantized, seal
 
 from sottovoce.calibration.ranges.calibrate import calibrate
-from sottovoce.demos.first_answer import TRAINED
 from sottovoce.export.dialects import DIALECTS
-from sottovoce.export.export import ExportOptions, export
 from sottovoce.export.graphs.contract import StageFiles
 from sottovoce.export.graphs.decoder_builder import DecoderPlan, DecoderShape, DecoderWeightNames, build_decoder
 from sottovoce.runtime.bundle import Bundle
@@ -20,34 +19,31 @@ from sottovoce.runtime.cli import main
 from sottovoce.runtime.engines.build import BuildOptions, BuiltEngine, build_engines
 from sottovoce.runtime.manifest import STAGES
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rtx")]
+pytestmark = pytest.mark.usefixtures("rtx")
 TARGET = "rtx-8.9"
+TARGETS = [TARGET, *(pytest.param(target, marks=pytest.mark.slow) for target in ("rtx-8.6", "rtx-12.0"))]
 MAX_OVERHEAD_BYTES = 30_000_000
 LEAST_INT8 = 0.9
-HALF_DECONVOLUTIONS = 0.8
-"""TensorRT-RTX 1.7 has no INT8 kernels for the codec's transposed convolutions, 16 % of its multiply-adds."""
 WIDTH, INNER, VOCABULARY, CONTEXT = 3584, 18944, 32768, 1024
 """VITA-1.5's language model, but for the number of its tokens and layers."""
 
 
 @pytest.fixture(scope="module")
-def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bundle = tmp_path_factory.mktemp("miniature") / "fp16.bundle"
-    export(TRAINED.checkpoint, bundle, ExportOptions(target="tensorrt", precision="fp16"))
-    return bundle
-
-
-@pytest.fixture(scope="module")
-def ranges(miniature: Path, golden_dir: Path) -> Path:
-    folder = miniature.parent / "conversations"
-    folder.mkdir()
+def precisions(portable_miniature: Path, golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The miniature in each precision; what INT8 activations need was seen in one short conversation."""
+    folder = tmp_path_factory.mktemp("precisions")
     for name in ("speech.wav", "picture.png"):
         (folder / name).write_bytes((golden_dir / name).read_bytes())
     short = {"reply": "", "captured": {"greedy": True, "max_new_tokens": 12}}
     item = {"task": "spoken_picture_question", "audio": "speech.wav", "images": ["picture.png"], **short}
     (folder / "set.jsonl").write_text(json.dumps(item) + "\n")
-    calibrate(Bundle.open(miniature), folder, folder / "ranges", allow_little_data=True)
-    return folder / "ranges"
+    calibrate(Bundle.open(portable_miniature), folder, folder / "ranges", allow_little_data=True)
+    found = {"fp16": Path(shutil.copytree(portable_miniature, folder / "fp16.bundle"))}
+    for precision in ("int8", "int8-weights", "int4-weights"):
+        found[precision] = folder / f"{precision}.bundle"
+        arguments = ["--precision", precision, "--ranges", str(folder / "ranges"), "-o", str(found[precision])]
+        assert main(["quantize", str(portable_miniature), *arguments]) == 0
+    return found
 
 
 def check_sizes(bundle: Bundle, engines: list[BuiltEngine]) -> None:
@@ -57,31 +53,23 @@ def check_sizes(bundle: Bundle, engines: list[BuiltEngine]) -> None:
         assert engine.record.bytes <= 1.1 * weights + MAX_OVERHEAD_BYTES, engine.record
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-weights", "int4-weights"])
-def test_the_miniature_in_integers(precision: str, miniature: Path, ranges: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small.bundle"
-    arguments = ["quantize", str(miniature), "--precision", precision, "--ranges", str(ranges), "-o", str(small)]
-    assert main(arguments) == 0
-    bundle = Bundle.open(small)
-    engines = build_engines(bundle, [TARGET])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int8-weights", "int4-weights"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_miniatures_six_engines(target: str, precision: str, precisions: dict[str, Path]) -> None:
+    """INT8 is what is multiplied where weights and activations are, by the parser's and the builder's own word."""
+    bundle = Bundle.open(precisions[precision])
+    engines = build_engines(bundle, [target])
     assert [engine.record.stage for engine in engines] == list(STAGES)
+    assert not any(engine.cached for engine in engines)
     check_sizes(bundle, engines)
     for engine in engines:
         report = engine.record.report
         shares = (report.int8_multiply_adds_share or 0.0, report.fused_int8_multiply_adds_share or 0.0)
+        assert report.products > 0
         if precision == "int8":
-            least = HALF_DECONVOLUTIONS if engine.record.stage == "codec" else LEAST_INT8
-            assert shares[0] >= LEAST_INT8, engine.record
-            assert shares[1] >= least, engine.record
+            assert min(shares) >= LEAST_INT8, engine.record
         else:
             assert shares == (0.0, 0.0), engine.record
-
-
-def test_the_miniature_in_half_precision(miniature: Path) -> None:
-    bundle = Bundle.open(miniature)
-    engines = build_engines(bundle, [TARGET])
-    assert [engine.record.stage for engine in engines] == list(STAGES)
-    check_sizes(bundle, engines)
 
 
 def full_width(folder: Path) -> None:
@@ -116,7 +104,7 @@ def full_width(folder: Path) -> None:
     seal(folder, {"language_model": build_decoder(plan, read, StageFiles("language_model", folder, "fp16"))})
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8-weights"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("int8-weights", marks=pytest.mark.slow)])
 def test_one_layer_and_head_at_full_width(precision: str, bundle: Path, tmp_path: Path) -> None:
     full_width(bundle)
     if precision != "fp16":
