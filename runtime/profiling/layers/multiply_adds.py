@@ -12,17 +12,26 @@ Shapes = tuple[tuple[int, ...], ...]
 Rule = Callable[[Shapes, tuple[int, ...]], int | None]
 """Shapes of the inputs and of the first output → multiply-adds."""
 COUNTED_KINDS = ("matrix product", "convolution", "attention")
+ATTENTION_THAT_WRITES = ("GroupQueryAttention",)
+"""Queries (1, T, heads · head) over a cache: every query meets all filled positions, as key and as value."""
 NO_PRODUCTS = ("RotaryEmbedding", "Softmax", "RelativePositionBias")
 
 
-def multiply_adds(operator: Operator) -> int | None:
+def multiply_adds(operator: Operator, filled: int | None = None) -> int | None:
     """How many one execution makes; 0 for what multiplies no matrices, None where the shapes do not say.
 
-    Unknown are kernels whose weights are packed, and attention on a cache whose filled part is a value.
+    Args:
+        operator: with the shapes that it had.
+        filled: of a decoder, positions in the cache after the call: attention that writes the cache itself reads these
+            alone, whatever shape the buffers have. None: it has no cache, or it is not known.
+
+    Unknown are kernels whose weights are packed in a way that hides what they sum over.
     """
     name = operator.operator
     if kind_of(name) not in COUNTED_KINDS or name in NO_PRODUCTS:
         return 0
+    if name in ATTENTION_THAT_WRITES:
+        return None if filled is None or not operator.inputs else 2 * prod(operator.inputs[0]) * filled
     rule = RULES.get(name)
     if rule is None or not operator.outputs or not all(operator.inputs[:2]):
         return None

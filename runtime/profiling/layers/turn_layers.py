@@ -57,17 +57,19 @@ class GraphLayers:
 
 @dataclass(frozen=True)
 class ProfiledRun:
-    """A run of a graph: what kind of call it was, of what size, and when the clock of its profile began."""
+    """A run of a graph: what kind of call it was, of what size, when the clock of its profile began, and how many
+    positions were in the cache after it, if it has one."""
 
     call: str
     size: int
     run: Run
     clock_us: float
+    filled: int | None = None
 
     @property
     def multiply_adds(self) -> int | None:
         """Of all its operators; None where one does not say."""
-        counted = [multiply_adds(operator) for operator in self.run.operators]
+        counted = [multiply_adds(operator, self.filled) for operator in self.run.operators]
         return None if None in counted else sum(one or 0 for one in counted)
 
 
@@ -100,7 +102,7 @@ def turn_layers(bundle: Bundle, threads: int | None, asked: Asked) -> tuple[list
     ]
     found = min(turns, key=lambda turn: sum(one.run.duration_us for one in turn))
     names = dict.fromkeys(one.call for one in found)
-    return [graph_layers(name, [one.run for one in found if one.call == name]) for name in names], found
+    return [graph_layers(name, [one for one in found if one.call == name]) for name in names], found
 
 
 def _calls_after_turn(
@@ -118,24 +120,28 @@ def _runs(stage: StageName, session: ProfiledSession) -> list[ProfiledRun]:
         message = f"stage {stage!r}: ONNX Runtime's profile holds {len(runs)} runs, {len(session.calls)} were made"
         raise BackendError(message, fix="profile with --no-layers, or ask for a shorter reply (--max-new-tokens)")
     calls = zip(session.calls, runs, strict=True)
-    return [ProfiledRun(call_name(stage, phase), size, run, session.began_us) for (phase, size, _), run in calls]
+    has_cache = session.spec.cache is not None
+    return [
+        ProfiledRun(call_name(stage, phase), size, run, session.began_us, cached + size if has_cache else None)
+        for (phase, size, cached), run in calls
+    ]
 
 
-def graph_layers(name: str, runs: Sequence[Run]) -> GraphLayers:
+def graph_layers(name: str, runs: Sequence[ProfiledRun]) -> GraphLayers:
     """Add up the runs of one kind of call."""
     spent: Counter[str] = Counter()
     counted: Counter[str] = Counter()
     total, uncounted = 0, set()
-    for run in runs:
-        for operator in run.operators:
+    for one in runs:
+        for operator in one.run.operators:
             kind = kind_of(operator.operator)
             spent[kind] += operator.duration_us
             counted[kind] += 1
-            made = multiply_adds(operator)
+            made = multiply_adds(operator, one.filled)
             total += made or 0
             if made is None:
                 uncounted.add(operator.operator)
-    whole = sum(run.duration_us for run in runs)
+    whole = sum(one.run.duration_us for one in runs)
     spent[AROUND] = max(whole - sum(spent.values()), 0)
     counted[AROUND] = len(runs)
     layers = [LayerTime(kind, spent[kind] / 1000, counted[kind]) for kind, _ in spent.most_common()]

@@ -17,7 +17,7 @@ from sottovoce.runtime.profiling.layers.events import Operator, read_runs
 from sottovoce.runtime.profiling.layers.kinds import AROUND, OTHER, kind_of
 from sottovoce.runtime.profiling.layers.multiply_adds import multiply_adds
 from sottovoce.runtime.profiling.layers.profiled_session import ProfiledSession
-from sottovoce.runtime.profiling.layers.turn_layers import graph_layers
+from sottovoce.runtime.profiling.layers.turn_layers import ProfiledRun, graph_layers
 from sottovoce.runtime.profiling.profiler import Profiled
 from sottovoce.runtime.profiling.report import ProfileReport
 
@@ -47,7 +47,10 @@ def test_multiply_adds_are_those_that_the_graph_tells(tiny_bundle: Path, tmp_pat
     session = ProfiledSession(stage, spec, bundle.file(spec.file), 1, tmp_path)
     session.run({tensor.name: np.zeros(sizes, tensor.dtype)})
     [run] = session.runs()
-    assert graph_layers(stage, [run]).multiply_adds == count_multiply_adds(tiny_bundle, spec).total
+    assert (
+        graph_layers(stage, [ProfiledRun(stage, 1, run, 0.0)]).multiply_adds
+        == count_multiply_adds(tiny_bundle, spec).total
+    )
 
 
 def test_a_decoders_products_by_hand() -> None:
@@ -60,9 +63,30 @@ def test_a_decoders_products_by_hand() -> None:
     attention = one("Attention", (1, 4, 7, 16), (1, 2, 100, 16), (1, 2, 100, 16), output=(1, 4, 7, 16))
     assert multiply_adds(attention) == 2 * 4 * 7 * 16 * 100
     assert multiply_adds(one("Add", (7,), (7,), output=(7,))) == 0
-    assert multiply_adds(one("GroupQueryAttention", (1, 1, 64), (1, 1, 64), output=(1, 1, 64))) is None
+    writes_cache = one("GroupQueryAttention", (1, 7, 64), (1, 7, 16), (1, 7, 16), (1, 1, 256, 16), output=(1, 7, 64))
+    assert multiply_adds(writes_cache) is None
+    assert multiply_adds(writes_cache, filled=100) == 2 * 7 * 64 * 100
     assert multiply_adds(one("QLinearConv", (1, 2), (1,), output=(1, 2))) is None  # its weights are left out
     assert kind_of("SomethingNew") == OTHER
+
+
+def test_attention_over_a_cache_counts_what_is_filled(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The miniature's and the tiny bundle's language model attend with ONNX Runtime's own operator."""
+    bundle = Bundle.open(tiny_bundle)
+    spec = bundle.graph("language_model")
+    session = ProfiledSession("language_model", spec, bundle.file(spec.file), 1, tmp_path)
+    cache = session.create_cache(64)
+    [embeddings] = [tensor for tensor in spec.inputs if tensor.role == "embeddings"]
+    for length, positions in ((0, 5), (5, 1)):
+        fed = {embeddings.name: np.zeros((1, positions, int(embeddings.shape[2])), np.float32)}
+        session.run_with_cache({**fed, "cache_length": np.array([length])}, cache)
+    runs = zip(session.calls, session.runs(), strict=True)
+    prefill, step = (
+        graph_layers("a call", [ProfiledRun("a call", size, run, 0.0, cached + size)])
+        for (_, size, cached), run in runs
+    )
+    assert prefill.uncounted == step.uncounted == ()
+    assert 0 < (step.multiply_adds or 0) < (prefill.multiply_adds or 0)
 
 
 def test_what_is_not_counted_is_said(tmp_path: Path) -> None:
@@ -75,7 +99,7 @@ def test_what_is_not_counted_is_said(tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / "profile.json").write_text(json.dumps(events))
     [run] = read_runs(tmp_path / "profile.json")
-    graph = graph_layers("language_model.step", [run])
+    graph = graph_layers("language_model.step", [ProfiledRun("language_model.step", 1, run, 0.0)])
     assert graph.multiply_adds is None
     assert graph.uncounted == ("GroupQueryAttention",)
     assert [(layer.kind, layer.milliseconds) for layer in graph.layers] == [(AROUND, 0.07), ("attention", 0.03)]
