@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.engines.engine_builder import EngineRequest, build_engine
-from sottovoce.runtime.engines.engine_files import TIMINGS_FILE, EngineFolderWriter, engine_damage
+from sottovoce.runtime.engines.engine_files import TIMINGS_FILE, EngineFolderWriter, whole_engine
 from sottovoce.runtime.engines.library import EngineLibrary, load_library, target_gpu, this_platform
 from sottovoce.runtime.engines.profiles import DEFAULT_MAX_PROMPT, stage_profiles
 from sottovoce.runtime.engines.record import (
@@ -53,7 +54,7 @@ class BuiltEngine:
     target: str
     record: EngineRecord
     cached: bool
-    """It was there before: graph, library, GPU and settings are the same, and its file is whole."""
+    """It was there before: graph, library, GPU and settings are the same, and its file is the one that was written."""
 
 
 def build_engines(
@@ -106,15 +107,17 @@ class TargetBuild:
         """Build what is missing or has changed; the errors of `build_engines`."""
         there = self._engines_there()
         wanted = {stage: self.fingerprint(stage) for stage in self.options.stages}
-        current = {stage for stage in wanted if self._is_current(there.get(stage), wanted[stage])}
+        found = {stage: self._current(there.get(stage), wanted[stage]) for stage in wanted}
+        current: dict[str, EngineRecord] = {stage: record for stage, record in found.items() if record is not None}
         missing = [stage for stage in wanted if stage not in current]
-        built: dict[str, EngineRecord] = {}
+        engines = {**there, **current}
         if missing:
             with EngineFolderWriter(self.bundle, self.target.name) as writer:
                 for stage in missing:
-                    built[stage] = self._build(stage, wanted[stage], writer, progress)
-                writer.commit({**there, **built})
-        engines = {**there, **built}
+                    engines[stage] = self._build(stage, wanted[stage], writer, progress)
+                writer.commit(engines)
+        elif engines != there:
+            self._remember(engines)
         return [BuiltEngine(self.target.name, engines[stage], stage in current) for stage in wanted]
 
     def fingerprint(self, stage: StageName) -> Fingerprint:
@@ -142,10 +145,16 @@ class TargetBuild:
         except BundleError:
             return {}
 
-    def _is_current(self, record: EngineRecord | None, wanted: Fingerprint) -> bool:
+    def _current(self, record: EngineRecord | None, wanted: Fingerprint) -> EngineRecord | None:
+        """The record of an engine that need not be built again."""
         if record is None or self.options.force or record.fingerprint != wanted:
-            return False
-        return engine_damage(self.bundle, self.target.name, record) is None
+            return None
+        return whole_engine(self.bundle, self.target.name, record)
+
+    def _remember(self, engines: Mapping[str, EngineRecord]) -> None:
+        """Note when files were written that had to be read this time; a folder that cannot be written may stay."""
+        with suppress(OSError), EngineFolderWriter(self.bundle, self.target.name) as writer:
+            writer.commit(engines)
 
     def _build(
         self, stage: StageName, wanted: Fingerprint, writer: EngineFolderWriter, progress: Progress
@@ -163,7 +172,7 @@ class TargetBuild:
             timings=engines_folder(self.bundle, self.target.name) / TIMINGS_FILE,
         )
         engine = build_engine(request, progress)
-        file, sha256 = writer.add(stage, engine.plan)
+        file, sha256, modified_ns = writer.add(stage, engine.plan)
         return EngineRecord(
             stage=stage,
             file=file,
@@ -173,4 +182,5 @@ class TargetBuild:
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             fingerprint=wanted,
             report=engine.report,
+            modified_ns=modified_ns,
         )

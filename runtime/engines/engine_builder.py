@@ -91,8 +91,6 @@ def _configure(parsed: Network, request: EngineRequest, progress: Progress, stop
     config.progress_monitor = progress_monitor(request.library, request.label, progress, stop)
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
-    if settings.optimization_level is not None:
-        config.builder_optimization_level = settings.optimization_level
     if request.library.builds_ahead:
         config.num_compute_capabilities = 1
         config.set_compute_capability(_capability(request), 0)

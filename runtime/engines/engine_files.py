@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -29,17 +30,22 @@ UNFINISHED = ".building-"
 HASH_DIGITS = 12
 
 
-def engine_damage(bundle: Bundle, target: str, record: EngineRecord) -> str | None:
-    """What is wrong with an engine's file, in words; None: it is the one that was built. Reads all of it."""
+def whole_engine(bundle: Bundle, target: str, record: EngineRecord) -> EngineRecord | None:
+    """The record of an engine whose file is the one that was built, with the time at which it was written; else None.
+
+    A file of the size and time that were written down is believed to be the same, so that a build with nothing to do
+    does not read gigabytes. One of another time (it was copied) is read and compared, and its time is then in the
+    record. Whoever loads an engine compares its hash in any case.
+    """
     path = engines_folder(bundle, target) / record.file
     if path.is_symlink() or not path.is_file():
-        return "its file is missing"
-    size = path.stat().st_size
-    if size != record.bytes:
-        return f"its file has {size} bytes, {record.bytes} were written"
-    if file_sha256(path) != record.sha256:
-        return "its file has another SHA-256 than was written down"
-    return None
+        return None
+    found = path.stat()
+    if found.st_size != record.bytes:
+        return None
+    if found.st_mtime_ns != record.modified_ns and file_sha256(path) != record.sha256:
+        return None
+    return replace(record, modified_ns=found.st_mtime_ns)
 
 
 def engine_file_name(stage: str, sha256: str) -> str:
@@ -73,8 +79,8 @@ class EngineFolderWriter:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
-    def add(self, stage: str, plan: memoryview) -> tuple[str, str]:
-        """Write one engine beside its place → its file's name and SHA-256.
+    def add(self, stage: str, plan: memoryview) -> tuple[str, str, int]:
+        """Write one engine beside its place → its file's name, SHA-256 and time of writing.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -85,7 +91,7 @@ class EngineFolderWriter:
         sha256 = file_sha256(unnamed)
         name = engine_file_name(stage, sha256)
         os.replace(unnamed, self._beside / name)
-        return name, sha256
+        return name, sha256, (self._beside / name).stat().st_mtime_ns
 
     def commit(self, engines: Mapping[str, EngineRecord]) -> None:
         """Make these the target's engines: those that were added, and those of before that are kept.

@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 ENGINE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.engine")
 """The name of an engine's file, which cannot lead out of the record's folder."""
-BUILD_AGAIN = "build the engines again: sottovoce build BUNDLE --target {target}"
+BUILD_AGAIN = "build the engines again: sottovoce build BUNDLE --target {target} --force"
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,6 @@ class EngineSettings:
     """Input's name → its shapes; of a decoder profile 0 is for prefill and profile 1 for one token."""
     profile_names: tuple[str, ...]
     workspace_bytes: int | None = None
-    optimization_level: int | None = None
-    weight_stripped: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,8 @@ class EngineRecord:
     created: str
     fingerprint: Fingerprint
     report: LayerReport
+    modified_ns: int | None = None
+    """When the file with this hash was last written, as its folder says: `build` alone believes it."""
 
 
 @dataclass(frozen=True)

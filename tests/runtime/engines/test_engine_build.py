@@ -15,12 +15,13 @@ from engine_bundles import seal
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.cli import main
 from sottovoce.runtime.engines import build as build_module
-from sottovoce.runtime.engines import engine_builder
+from sottovoce.runtime.engines import engine_builder, engine_files
 from sottovoce.runtime.engines.build import BuildOptions, BuiltEngine, TargetBuild, build_engines
 from sottovoce.runtime.engines.library import EngineLibrary, load_library
+from sottovoce.runtime.engines.matching import MatchedEngine, checked_bytes
 from sottovoce.runtime.engines.record import read_engines
 from sottovoce.runtime.engines.targets import TARGETS
-from sottovoce.runtime.errors import BackendError
+from sottovoce.runtime.errors import BackendError, BundleError
 from sottovoce.runtime.hashing import file_sha256
 from sottovoce.runtime.manifest import STAGES, StageName
 
@@ -90,6 +91,52 @@ def test_what_was_damaged_is_built_again_and_nothing_is_left_over(bundle: Path) 
     assert sorted(files_of(bundle / "engines")) == sorted(
         [TARGET, f"{TARGET}/engines.json", f"{TARGET}/{engine_path(bundle, build_small(bundle)).name}"]
     )
+
+
+def test_what_nobody_touched_is_not_read_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of a 7B model are gigabytes, and hashing one takes seconds."""
+    first = build_small(bundle)
+    read: list[Path] = []
+    monkeypatch.setattr(engine_files, "file_sha256", lambda path: read.append(path) or file_sha256(path))
+    assert build_small(bundle) == replace(first, cached=True)
+    assert read == []
+
+
+def test_a_copied_engine_is_read_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = engine_path(bundle, build_small(bundle))
+    before = path.stat().st_mtime_ns
+    os.utime(path, ns=(0, before + 1_000_000_000))
+    read: list[Path] = []
+    monkeypatch.setattr(engine_files, "file_sha256", lambda found: read.append(found) or file_sha256(found))
+    for _ in range(2):
+        assert build_small(bundle).cached
+    assert read == [path]
+    assert read_engines(Bundle.open(bundle), TARGET).engines["speech_text"].modified_ns == before + 1_000_000_000
+
+
+def test_a_copy_that_cannot_be_written_is_cached_all_the_same(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(engine_path(bundle, build_small(bundle)))
+
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(engine_files.EngineFolderWriter, "__enter__", read_only)
+    assert build_small(bundle).cached
+
+
+def test_what_changed_behind_an_old_time_is_refused_where_it_is_loaded(bundle: Path) -> None:
+    """`build` believes size and time; nobody hands an engine to the library who has not compared its hash."""
+    path = engine_path(bundle, build_small(bundle))
+    time_before = path.stat().st_mtime_ns
+    overwrite(path)
+    os.utime(path, ns=(time_before, time_before))
+    cached = build_small(bundle)
+    assert cached.cached
+    with pytest.raises(BundleError, match="was changed or damaged") as problem:
+        checked_bytes(MatchedEngine(TARGET, path, cached.record))
+    assert problem.value.fix == f"build the engines again: sottovoce build BUNDLE --target {TARGET} --force"
+    rebuilt = build_small(bundle, force=True)
+    assert checked_bytes(MatchedEngine(TARGET, engine_path(bundle, rebuilt), rebuilt.record))
 
 
 def test_a_record_that_is_junk_is_replaced(bundle: Path) -> None:
