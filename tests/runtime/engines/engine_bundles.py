@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from sealing import seal
 
 from sottovoce.calibration.quantization.plan import StagePlan
 from sottovoce.calibration.quantization.stage_quantizer import StageQuantizer
@@ -23,8 +22,7 @@ from sottovoce.export.graphs.contract import StageFiles
 from sottovoce.export.graphs.language_model import export_language_model
 from sottovoce.export.graphs.speech_codes import export_speech_codes
 from sottovoce.runtime.bundle import Bundle
-from sottovoce.runtime.manifest import GraphSpec, StageName, StagePrecision
-from sottovoce.runtime.records import write_record
+from sottovoce.runtime.manifest import StageName, StagePrecision
 
 CONTEXT = 256
 QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
@@ -46,18 +44,6 @@ def with_portable_decoders(source: Path, checkpoint: Path, folder: Path) -> Path
     )
     seal(folder, {"language_model": specs[0], "speech_codes": specs[1]})
     return folder
-
-
-def seal(folder: Path, specs: Mapping[StageName, GraphSpec]) -> None:
-    """Write these graphs' contracts, sizes and hashes into the manifest."""
-    path = folder / "bundle.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    for stage, spec in specs.items():
-        manifest["graphs"][stage] = write_record(spec)
-        for name in (spec.file, *spec.data):
-            data = (folder / name).read_bytes()
-            manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 class _SameEverywhere(Mapping[Any, TensorStatistics]):

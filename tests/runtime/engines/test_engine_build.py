@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_bundles import seal
+from sealing import seal
 
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.cli import main

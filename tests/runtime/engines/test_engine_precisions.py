@@ -7,13 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from engine_bundles import quantized, seal
+from engine_bundles import quantized
+from full_width import write_full_width
+from sealing import seal
 
 from sottovoce.calibration.ranges.calibrate import calibrate
-from sottovoce.export.dialects import DIALECTS
-from sottovoce.export.graphs.contract import StageFiles
-from sottovoce.export.graphs.decoder_builder import DecoderPlan, DecoderShape, DecoderWeightNames, build_decoder
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.cli import main
 from sottovoce.runtime.engines.build import BuildOptions, BuiltEngine, build_engines
@@ -24,8 +22,6 @@ TARGET = "rtx-8.9"
 TARGETS = [TARGET, *(pytest.param(target, marks=pytest.mark.slow) for target in ("rtx-8.6", "rtx-12.0"))]
 MAX_OVERHEAD_BYTES = 30_000_000
 LEAST_INT8 = 0.9
-WIDTH, INNER, VOCABULARY, CONTEXT = 3584, 18944, 32768, 1024
-"""VITA-1.5's language model, but for the number of its tokens and layers."""
 
 
 @pytest.fixture(scope="module")
@@ -72,41 +68,9 @@ def test_the_miniatures_six_engines(target: str, precision: str, precisions: dic
             assert shares == (0.0, 0.0), engine.record
 
 
-def full_width(folder: Path) -> None:
-    """Write one layer and a head of full width into the bundle, as its language model."""
-    shape = DecoderShape(
-        hidden_size=WIDTH,
-        num_layers=1,
-        num_heads=28,
-        num_kv_heads=4,
-        head_size=128,
-        vocab_size=VOCABULARY,
-        context_length=CONTEXT,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,
-        query_key_value_bias=True,
-        head_bias=False,
-        prefix_attention=False,
-    )
-    rows = {"q_proj": WIDTH, "k_proj": 512, "v_proj": 512, "o_proj": WIDTH, "gate_proj": INNER, "up_proj": INNER}
-    rows |= {"down_proj": WIDTH, "head": VOCABULARY}
-    noise = torch.randn(WIDTH * INNER, generator=torch.Generator().manual_seed(5), dtype=torch.float32) / 60
-
-    def read(name: str) -> torch.Tensor:
-        part, kind = name.split(".")[-2:] if "." in name else (name, "weight")
-        if kind == "bias" or part not in rows:
-            return torch.ones(rows.get(part, WIDTH))
-        columns = INNER if part == "down_proj" else WIDTH
-        needed = rows[part] * columns
-        return noise.repeat(-(-needed // noise.numel()))[:needed].reshape(rows[part], columns)
-
-    plan = DecoderPlan(shape, DecoderWeightNames("layers", "norm", "head"), DIALECTS["portable"])
-    seal(folder, {"language_model": build_decoder(plan, read, StageFiles("language_model", folder, "fp16"))})
-
-
 @pytest.mark.parametrize("precision", ["fp16", pytest.param("int8-weights", marks=pytest.mark.slow)])
 def test_one_layer_and_head_at_full_width(precision: str, bundle: Path, tmp_path: Path) -> None:
-    full_width(bundle)
+    seal(bundle, {"language_model": write_full_width(bundle)})
     if precision != "fp16":
         bundle = quantized(bundle, tmp_path / "q", "language_model", precision)  # type: ignore[arg-type]
     opened = Bundle.open(bundle)
