@@ -29,6 +29,8 @@ class Dialect:
     factory: SpellingFactory
     fixed_capacity: bool = False
     """Whether the size of the cache is a number in the graph: TensorRT's in-place cache update must know it."""
+    joins_products: bool = False
+    """Whether query, key and value of a layer are one product, and then parted: fewer operators to start."""
     operators: str | None = None
     """The published operator list that all graphs of a bundle for this dialect's engines keep to."""
 
@@ -51,8 +53,14 @@ DIALECTS: Mapping[str, Dialect] = {
     for dialect in (
         Dialect("portable", 24, "TensorRT-RTX, TensorRT 10.13, ONNX Runtime 1.24 and later", PortableSpelling, True),
         Dialect("portable-23", 23, "ONNX Runtime 1.23 and later", Opset23Spelling),
-        Dialect("cpu", 23, "ONNX Runtime 1.23 and later on CPUs, with its own attention operator", CpuSpelling),
-        Dialect("jetpack6", 20, "TensorRT 10.3 on JetPack 6", SpelledOutSpelling, True, "tensorrt-10.3"),
+        Dialect(
+            "cpu",
+            23,
+            "ONNX Runtime 1.23 and later on CPUs, with its own attention operator",
+            CpuSpelling,
+            joins_products=True,
+        ),
+        Dialect("jetpack6", 20, "TensorRT 10.3 on JetPack 6", SpelledOutSpelling, True, operators="tensorrt-10.3"),
     )
 }
 

@@ -13,6 +13,8 @@ UPDATES, PASTS, PRESENTS = (1, 2), (3, 4), (1, 2)
 """Places of key and value among its inputs, of their buffers, and of the buffers among its outputs."""
 LAST_PLACE = 5
 """Place among its inputs of the last place that is filled after the call, (1,)."""
+SINK = 11
+"""Place among its inputs of a score for each query head, (heads,), that takes part in the softmax and has no value."""
 KEY_SCALE, VALUE_SCALE = 12, 13
 """Places among its inputs of the scales of a cache in integers."""
 

@@ -15,6 +15,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from sottovoce.calibration.bundles.grouped_attention import is_grouped_attention
+from sottovoce.calibration.quantization.sites import attribute
 
 Array = npt.NDArray[Any]
 
@@ -55,14 +56,17 @@ def recompute(node: onnx.NodeProto, output: str, operands: Sequence[Array | None
 
 
 def grouped_attention(node: onnx.NodeProto, operands: Sequence[Array | None]) -> Array | None:
-    """Causal attention of (1, T, heads · head) over buffers of which all places up to a last one are filled."""
+    """Causal attention of (1, T, heads · head) over buffers of which all places up to a last one are filled.
+
+    A sink is left out: the decoders' weighs nothing.
+    """
     if any(operand is None for operand in operands):
         return None
     query, keys, values, last = (_widened(np.asarray(operand)) for operand in operands)
     kv_heads, size = keys.shape[1], keys.shape[3]
     positions, filled = query.shape[1], int(last[0]) + 1
     by_head = query.reshape(positions, kv_heads, -1, size).transpose(1, 2, 0, 3)
-    scores = by_head @ keys[0, :, None, :filled].swapaxes(-1, -2) / np.sqrt(size)
+    scores = by_head @ keys[0, :, None, :filled].swapaxes(-1, -2) * (attribute(node, "scale", 0.0) or size**-0.5)
     own_place = np.arange(filled - positions, filled)
     scores[..., np.arange(filled) > own_place[:, None]] = -np.inf
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))

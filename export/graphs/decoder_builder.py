@@ -7,7 +7,7 @@ own float type. (Residual streams of trained decoders hold a few activations in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +139,7 @@ class _DecoderGraph:
         self._names = plan.names
         self._read = read
         self._spelling = plan.dialect.spelling(graph, plan.shape.heads)
+        self._joins_products = plan.dialect.joins_products
         self._dtype = files.dtype
 
     def build(self) -> None:
@@ -156,10 +157,10 @@ class _DecoderGraph:
         length = graph.op("Squeeze", count, output="positions.length")
         rows = graph.op("Range", graph.constant(0), length, graph.constant(1), output="positions.rows")
         ids = graph.op("Add", rows, "cache_length", output="positions.ids")
-        self._rotary_angles(ids)
-        return Positions(first="cache_length", count=count, ids=ids, cosines=COSINES, sines=SINES)
+        wide = self._rotary_angles(ids)
+        return Positions("cache_length", count, ids, COSINES, SINES, *wide)
 
-    def _rotary_angles(self, ids: str) -> None:
+    def _rotary_angles(self, ids: str) -> tuple[str, str]:
         """Cosines and sines (1, T, head/2) of this call's positions: tables of a long context are megabytes.
 
         In float32 until they meet activations; the frequencies are computed by the PyTorch stage's arithmetic.
@@ -170,20 +171,31 @@ class _DecoderGraph:
         column = graph.op("Unsqueeze", ids, graph.constant([0, 2]), output="rotary.positions")
         column = graph.op("Cast", column, to=ELEMENT_TYPES["float32"], output="rotary.float_positions")
         angles = graph.op("Mul", column, "rotary.frequencies", output="rotary.angles")
-        for name, op in ((COSINES, "Cos"), (SINES, "Sin")):
-            if self._dtype == torch.float32:
-                graph.op(op, angles, output=name)
-            else:
-                graph.op("Cast", graph.op(op, angles, output=f"{name}.wide"), to=ELEMENT_TYPES["float16"], output=name)
+        if self._dtype == torch.float32:
+            return graph.op("Cos", angles, output=COSINES), graph.op("Sin", angles, output=SINES)
+        wide = graph.op("Cos", angles, output=f"{COSINES}.wide"), graph.op("Sin", angles, output=f"{SINES}.wide")
+        for name, values in zip((COSINES, SINES), wide, strict=True):
+            graph.op("Cast", values, to=ELEMENT_TYPES["float16"], output=name)
+        return wide
 
     def _attention(self, layer: int, hidden: str, positions: Positions) -> str:
         normed = self._norm(f"layers.{layer}.input_layernorm", f"{self._layer(layer)}.input_layernorm", hidden)
-        query, key, value = (
-            self._linear(layer, f"self_attn.{kind}_proj", normed, self._shape.query_key_value_bias) for kind in "qkv"
-        )
+        query, key, value = self._query_key_value(layer, normed)
         projected = Projections(layer, f"layers.{layer}.self_attn", query, key, value)
         context = self._spelling.attend(projected, positions)
         return self._linear(layer, "self_attn.o_proj", context, bias=False)
+
+    def _query_key_value(self, layer: int, normed: str) -> tuple[str, ...]:
+        """Projections of one layer, (1, T, its heads · head) each."""
+        kinds, bias = [f"self_attn.{kind}_proj" for kind in "qkv"], self._shape.query_key_value_bias
+        if not self._joins_products:
+            return tuple(self._linear(layer, kind, normed, bias) for kind in kinds)
+        joined = self._linear(layer, "self_attn.qkv_proj", normed, bias, parts=kinds)
+        shape = self._shape
+        widths = [heads * shape.head_size for heads in (shape.num_heads, shape.num_kv_heads, shape.num_kv_heads)]
+        outputs = tuple(f"layers.{layer}.{kind}.projected" for kind in kinds)
+        self._graph.node("Split", (joined, self._graph.constant(widths)), outputs, axis=-1)
+        return outputs
 
     def _mlp(self, layer: int, hidden: str) -> str:
         """SwiGLU (Shazeer 2020)."""
@@ -218,13 +230,15 @@ class _DecoderGraph:
         normed = self._spelling.rms_norm(hidden, scale, self._shape.rms_norm_eps, output=f"{name}.normed")
         return self._narrow(name, normed)
 
-    def _linear(self, layer: int, kind: str, hidden: str, bias: bool) -> str:
-        name, checkpoint_name = f"layers.{layer}.{kind}", f"{self._layer(layer)}.{kind}"
-        weight = self._graph.weight(f"{name}.weight", self._matrix(f"{checkpoint_name}.weight"))
+    def _linear(self, layer: int, kind: str, hidden: str, bias: bool, parts: Sequence[str] = ()) -> str:
+        """A product with a weight; with `parts`, those weights of the checkpoint side by side."""
+        name = f"layers.{layer}.{kind}"
+        stored = [f"{self._layer(layer)}.{part}" for part in parts or (kind,)]
+        weight = self._graph.weight(f"{name}.weight", self._matrix(*(f"{part}.weight" for part in stored)))
         projected = self._graph.op("MatMul", hidden, weight, output=f"{name}.projected")
         if not bias:
             return projected
-        self._graph.weight(f"{name}.bias", self._vector(f"{checkpoint_name}.bias"))
+        self._graph.weight(f"{name}.bias", np.concatenate([self._vector(f"{part}.bias") for part in stored]))
         return self._graph.op("Add", projected, f"{name}.bias", output=f"{name}.biased")
 
     def _residual(self, name: str, hidden: str, update: str) -> str:
@@ -243,12 +257,17 @@ class _DecoderGraph:
     def _vector(self, name: str) -> Weights:
         return self._float(name, self._read(name))
 
-    def _matrix(self, name: str) -> WeightBlocks:
-        """A linear layer's matrix as MatMul takes it, (in, out): no engine has to transpose it when it loads."""
-        transposed = self._read(name).T
-        rows = max(1, BLOCK_BYTES // (transposed.shape[1] * transposed.element_size()))
-        blocks = (self._float(name, block) for block in transposed.split(rows))
-        return WeightBlocks(NUMPY_TYPES[self._dtype], tuple(transposed.shape), blocks)
+    def _matrix(self, *names: str) -> WeightBlocks:
+        """Linear layers' matrices, side by side, as MatMul takes them, (in, out): no engine has to transpose them."""
+        matrices = {name: self._read(name).T for name in names}
+        inputs, width = len(matrices[names[0]]), sum(matrix.shape[1] for matrix in matrices.values())
+        rows = max(1, BLOCK_BYTES // (width * self._dtype.itemsize))
+
+        def block(start: int) -> Weights:
+            parts = [self._float(name, matrix[start : start + rows]) for name, matrix in matrices.items()]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+        return WeightBlocks(NUMPY_TYPES[self._dtype], (inputs, width), map(block, range(0, inputs, rows)))
 
     def _float(self, name: str, values: torch.Tensor) -> Weights:
         return np.asarray(narrowed(name, values, self._dtype).contiguous().numpy())

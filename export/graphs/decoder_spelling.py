@@ -23,7 +23,8 @@ class Heads:
 class Positions:
     """Where a call's positions lie, as values of the graph.
 
-    `first` (1,), `count` (1,), all of them `ids` (T,), and their angles' cosines and sines (1, T, head/2).
+    `first` (1,), `count` (1,), all of them `ids` (T,), and their angles' cosines and sines (1, T, head/2), in the
+    graph's float type and as they were computed, in float32.
     """
 
     first: str
@@ -31,6 +32,8 @@ class Positions:
     ids: str
     cosines: str
     sines: str
+    wide_cosines: str
+    wide_sines: str
 
 
 @dataclass(frozen=True)

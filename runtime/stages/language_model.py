@@ -13,6 +13,11 @@ Floats = npt.NDArray[np.float32]
 PREFILL_POSITIONS = 256
 """A prompt is appended in slices of this length. Attention scores take memory for slice × context; and since a slice
 sees only the cache as it is then, 3300 positions take a third less time than in one go."""
+SHORTEST_SLICE = 32
+MOST_SCORES = 1 << 20
+"""Positions of a slice × of the context, for each query head: an engine may write all scores of a slice down at once
+(28 heads: 117 MB). So slices get shorter behind 4,096 positions; down to 32 a position takes as long (3.4 ms of
+SmolLM2-135M in int4, on one busy core)."""
 
 
 class LanguageModel:
@@ -33,14 +38,18 @@ class LanguageModel:
             BackendError: the engine failed, or the logits are no numbers.
         """
         before = cache.length
-        slice_ = min(PREFILL_POSITIONS, self._decoder.max_positions or PREFILL_POSITIONS)
         try:
-            for start in range(0, len(embeddings), slice_):
-                logits = self._decoder.append(embeddings[start : start + slice_], cache)
+            while (start := cache.length - before) < len(embeddings):
+                logits = self._decoder.append(embeddings[start : start + self._slice(cache.length)], cache)
         except BaseException:
             cache.rewind(before)
             raise
         return logits
+
+    def _slice(self, filled: int) -> int:
+        """How many positions to append at once behind so many."""
+        bounded = max(SHORTEST_SLICE, MOST_SCORES // (filled + PREFILL_POSITIONS))
+        return min(PREFILL_POSITIONS, bounded, self._decoder.max_positions or PREFILL_POSITIONS)
 
     def step(self, embedding: Floats, cache: KVCache) -> Floats:
         """One row (1, width) at the cache's end → (V,) logits of the next token."""

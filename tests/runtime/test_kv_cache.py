@@ -145,6 +145,19 @@ def test_prefill_in_slices_of_bounded_memory(session, rows, monkeypatch):
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
+def test_slices_get_shorter_as_the_context_grows(session, rows, monkeypatch):
+    """An engine may write all scores of a slice down: slice × context is bounded, but for the shortest slices."""
+    expected = LanguageModel(session).prefill(rows[:45], KVCache(session))
+    lengths = []
+    real = DecoderStage.append
+    monkeypatch.setattr(DecoderStage, "append", lambda *a: lengths.append(len(a[1])) or real(*a))
+    for name, value in (("PREFILL_POSITIONS", 16), ("SHORTEST_SLICE", 4), ("MOST_SCORES", 256)):
+        monkeypatch.setattr(f"sottovoce.runtime.stages.language_model.{name}", value)
+    found = LanguageModel(session).prefill(rows[:45], KVCache(session))
+    assert lengths == [16, 8, 6, 5, 5, 4, 1]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
 def test_a_prefill_that_does_not_fit_leaves_the_cache_alone(session, rows, monkeypatch):
     monkeypatch.setattr("sottovoce.runtime.stages.language_model.PREFILL_POSITIONS", 30)
     model, cache = LanguageModel(session), KVCache(session)

@@ -55,7 +55,7 @@ def test_smoothed_activations_are_judged_in_their_own_units(
     """What a norm gives is divided in the smoothed graph: no divergence by itself, but its scale may be one."""
     name = f"{LAYER}.input_layernorm.normed"
     found = spoil(int8_bundle, {"language_model": multiplied(f"{name}.scale", factor)})
-    assert found.tensor == f"{LAYER}.self_attn.q_proj.projected"
+    assert found.tensor == f"{LAYER}.self_attn.qkv_proj.projected"
     assert (found.verdict.blame, found.verdict.at) == (blame, name)
 
 
