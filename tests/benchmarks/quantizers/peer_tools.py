@@ -103,7 +103,7 @@ def auto_round_int4(graph: Path, fed: Feeds, output: Path) -> None:
     from auto_round import AutoRound
 
     model = onnx.load(str(graph))
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = _parted(model)
     language_model = _as_qwen2(weights, np.concatenate([feeds["embeddings"][0] for feeds in fed]))
     rows = torch.arange(language_model.config.vocab_size)
     rows = rows[: len(rows) // SEQUENCE * SEQUENCE].reshape(-1, SEQUENCE)
@@ -116,14 +116,36 @@ def auto_round_int4(graph: Path, fed: Feeds, output: Path) -> None:
     named = dict(rounded.named_modules())
     changed = 0
     for tensor in model.graph.initializer:
-        layer = named.get(f"model.{tensor.name.removesuffix('.weight')}")
-        if tensor.name.endswith("_proj.weight") and layer is not None:
-            values = np.ascontiguousarray(layer.weight.detach().float().numpy().T)
-            changed += not np.array_equal(values, weights[tensor.name])
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        names = _parts(tensor.name)
+        layers = [named.get(f"model.{name.removesuffix('.weight')}") for name in names]
+        if tensor.name.endswith("_proj.weight") and None not in layers:
+            values = np.concatenate([layer.weight.detach().float().numpy().T for layer in layers], axis=1)
+            changed += not np.array_equal(values, numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
     if not changed:
         raise SystemExit("AutoRound changed no weight")
     onnx.save(model, str(output))
+
+
+def _parts(name: str) -> list[str]:
+    """A weight's name, or, of query, key and value as one, the three that Qwen2 has."""
+    return [name.replace("qkv_proj", f"{kind}_proj") for kind in "qkv"] if "qkv_proj" in name else [name]
+
+
+def _parted(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The graph's weights under Qwen2's names."""
+    attributes = next(node.attribute for node in model.graph.node if node.op_type == "GroupQueryAttention")
+    heads = {entry.name: entry.i for entry in attributes if entry.name in ("num_heads", "kv_num_heads")}
+    query, kv = heads["num_heads"], heads["kv_num_heads"]
+    weights = {}
+    for tensor in model.graph.initializer:
+        values, names = numpy_helper.to_array(tensor), _parts(tensor.name)
+        if len(names) == 1:
+            weights[tensor.name] = values
+            continue
+        size = values.shape[-1] // (query + 2 * kv)
+        weights |= zip(names, np.split(values, [query * size, (query + kv) * size], axis=-1), strict=True)
+    return weights
 
 
 def _unused_tokenizer() -> Any:
