@@ -52,10 +52,14 @@ to them; it is not an assistant for real questions.
 ## How
 
 Three stages, as published: vision and language; audio in (the encoder by CTC on letters, the adapter by CTC on the
-language model's own embeddings, then spoken questions with state tokens); audio out (codec, then speech decoder).
+language model's own embeddings, then spoken questions with state tokens); audio out (what makes codes, codec, then
+speech decoder).
 Every part starts from a seed; `python -m sottovoce.demos.miniature` makes it all again. Trained on one core each:
 
 {trainings}
+
+Codec and speech decoder met their codes late: of 22,500 and 9,500 steps, the first 18,000 and 6,300 were on codes of an
+earlier kind, and each new code began as the mean of the earlier ones that it stands for.
 
 The reply's voice is Piper's `joe`: the only one of the synthesizers at hand that sounds like a person and is CC0.
 

@@ -24,6 +24,7 @@ from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.demos.miniature.speech_out.packing import half_precision, write_codec, write_speech_decoder
 from sottovoce.demos.miniature.speech_out.training_state import load_state
 from sottovoce.demos.miniature.tokenizer import END_OF_TEXT, TOKENIZER_FILES, TURN_END, prepare, token_id
+from sottovoce.demos.miniature.warm_start import units_beside
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.export.config import CodecConfig, SpeechDecoderConfig
 from sottovoce.export.modules.codec import CodecDecoder
@@ -67,7 +68,7 @@ def pack(
         measured: figures for the model card.
 
     Returns:
-        The size of all files, bytes.
+        The size of all the checkpoint's files, bytes. What makes its codes lies beside it: only training asks for that.
 
     Raises:
         SottovoceError: a part is not trained, the reader refuses the result, or it is larger than 25 MB.
@@ -87,6 +88,9 @@ def pack(
         if target.exists():
             shutil.rmtree(target)
         os.rename(scratch, target)
+        units = workspace.root / "codec" / "units.safetensors"
+        if units.exists():
+            shutil.copy(units, units_beside(target))
         return size
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

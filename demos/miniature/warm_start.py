@@ -15,10 +15,16 @@ import numpy as np
 from torch import Tensor
 
 from sottovoce.demos.miniature.settings import Workspace
+from sottovoce.demos.miniature.speech_out.acoustic_units import AcousticUnits
 from sottovoce.demos.miniature.tokenizer import TOKENIZER_FILES
 from sottovoce.export.checkpoint.names import Component
 from sottovoce.export.checkpoint.reader import Checkpoint
 from sottovoce.runtime.errors import SottovoceError
+
+
+def units_beside(checkpoint: Path) -> Path:
+    """Where the acoustic units of a packed checkpoint lie: found again elsewhere, they would be other ones."""
+    return checkpoint.with_name(f"{checkpoint.name}-units.safetensors")
 
 
 class PackedWeights:
@@ -84,6 +90,19 @@ class PackedWeights:
     def codec(self) -> dict[str, Tensor]:
         """The generator and the codebook."""
         return self._part("codec")
+
+    @property
+    def units(self) -> AcousticUnits:
+        """What makes the codes that the codec speaks: it lies beside the checkpoint.
+
+        Raises:
+            SottovoceError: it does not.
+        """
+        path = units_beside(self._folder)
+        if not path.exists():
+            raise SottovoceError("the acoustic units of this checkpoint are missing", file=str(path),
+                                 fix="bring the file that pack wrote beside the checkpoint")  # fmt: skip
+        return AcousticUnits.read(path)
 
     def _part(self, component: Component) -> dict[str, Tensor]:
         state = self._checkpoint.component_state(component)

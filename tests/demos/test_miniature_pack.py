@@ -20,7 +20,9 @@ from sottovoce.demos.miniature.pack import pack
 from sottovoce.demos.miniature.prompts import SYSTEM, Ask, PromptWriter
 from sottovoce.demos.miniature.sets import SetWriter
 from sottovoce.demos.miniature.settings import Workspace
+from sottovoce.demos.miniature.speech_out.acoustic_units import AcousticUnits, UnitSettings
 from sottovoce.demos.miniature.speech_out.speech_decoder_training import MINIATURE_SPEECH_DECODER
+from sottovoce.demos.miniature.speech_out.stage import SpeechOutRecipe, SpeechOutStage
 from sottovoce.demos.miniature.speech_out.training_state import save_state
 from sottovoce.demos.miniature.tokenizer import prepare
 from sottovoce.demos.miniature.voices import HELD_OUT_FLITE, HELD_OUT_VARIANTS, TRAINING_FLITE
@@ -75,6 +77,25 @@ def test_training_goes_on_from_what_was_packed(workspace: Workspace, packed: Pat
         assert torch.equal(tensor, trained[name].half().float()), name
     assert weights.encoder["encoder"].keys() == build_audio_encoder().state_dict().keys()
     SpeechDecoder(MINIATURE_SPEECH_DECODER).load_state_dict(weights.speech_decoder)
+
+
+def test_what_makes_the_codes_lies_beside_the_checkpoint_and_is_taken_from_there(
+    workspace: Workspace, packed: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SottovoceError, match="checkpoint-units"):
+        _ = PackedWeights(packed).units
+    units = AcousticUnits(UnitSettings())
+    with torch.no_grad():
+        units.centres.normal_()
+    (workspace.root / "codec").mkdir()
+    units.write(workspace.root / "codec" / "units.safetensors")
+    target = tmp_path / "packed"
+    pack(workspace, target, untrained_speech=True)
+    elsewhere = Workspace(tmp_path / "elsewhere")
+    brought = SpeechOutStage(elsewhere, SpeechOutRecipe()).find_units(PackedWeights(target))
+    assert torch.equal(brought.centres, units.centres.half().float())
+    again = SpeechOutStage(elsewhere, SpeechOutRecipe()).find_units()
+    assert torch.equal(again.centres, brought.centres)
 
 
 def test_without_a_voice_nothing_is_packed(workspace: Workspace, tmp_path: Path) -> None:

@@ -1,24 +1,23 @@
-"""The half of the codec that only its making needs: sound to codes, by clustering instead of training.
+"""The half of the codec that only its making needs: sound to codes, 40 a second.
 
-A code is the nearest of 1,024 centres (k-means) to what is heard in 25 ms: the principal components of three log-mel
-frames, and linear discriminants of a wider window, which separate phonemes (Piper says when each is spoken). That
-takes a minute. Encoders trained together with the generator were tried first: after 1,000 steps with finite scalar
-quantization a code told 1.8 nats about the phoneme and missed the log-mels by 0.60; these tell 2.2 and miss by 0.42,
-from the start.
+A code is the nearest of 1,024 centres to what is heard around its 25 ms: a linear map of its own three log-mel frames,
+and what a small convolutional listener makes of the frames around them, which knows the phonemes. How both are found
+is in :mod:`.unit_training`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .voice import SAMPLE_RATE, Utterance
-from .voice_stream import VoiceStream
+from .phoneme_listener import ListenerSizes, PhonemeListener
+from .voice import SAMPLE_RATE
 
 SAMPLES_PER_CODE = 600
 _HOP = 200
@@ -30,17 +29,17 @@ _QUIETEST = -5.0
 
 @dataclass(frozen=True)
 class UnitSettings:
-    """How the centres are found; ``phonetic_weight``: what discriminants count beside principal components."""
+    """Sizes of what codes are told apart by."""
 
     codes: int = 1024
     mel_bins: int = 80
     spectral_size: int = 48
-    context_size: int = 100
-    phonetic_size: int = 24
-    phonetic_weight: float = 0.6
-    rounds: int = 30
-    samples: int = 100_000
-    seed: int = 0
+    listener: ListenerSizes = field(default_factory=ListenerSizes)
+
+    @property
+    def frame_size(self) -> int:
+        """Log-mels of a code's own 25 ms."""
+        return _FRAMES * self.mel_bins
 
 
 def mel_filterbank(
@@ -77,35 +76,42 @@ class LogMel(nn.Module):
 
 
 class AcousticUnits(nn.Module):
-    """Samples to codes: one linear map of the log-mels around a code's 25 ms, and the nearest centre."""
+    """Samples to codes: what is heard around a code's 25 ms, and the nearest centre."""
 
     mean: Tensor
-    projection: Tensor
-    centres: Tensor
+    scale: Tensor
+    phonetic_mean: Tensor
+    phonetic_scale: Tensor
     spectra: Tensor
 
     def __init__(self, settings: UnitSettings) -> None:
         super().__init__()
         self.settings = settings
         self.log_mel = LogMel(settings.mel_bins)
-        window = 3 * _FRAMES * settings.mel_bins
-        features = settings.spectral_size + settings.phonetic_size
-        self.register_buffer("mean", torch.zeros(window))
-        self.register_buffer("projection", torch.zeros(window, features))
-        self.register_buffer("centres", torch.zeros(settings.codes, features))
-        self.register_buffer("spectra", torch.zeros(settings.codes, _FRAMES * settings.mel_bins))
+        self.listener = PhonemeListener(settings.frame_size, settings.listener)
+        self.register_buffer("mean", torch.zeros(settings.frame_size))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("phonetic_mean", torch.zeros(settings.listener.phonetic_size))
+        self.register_buffer("phonetic_scale", torch.ones(()))
+        self.register_buffer("spectra", torch.zeros(settings.codes, settings.frame_size))
+        features = settings.spectral_size + settings.listener.phonetic_size
+        self.projection = nn.Parameter(torch.zeros(settings.frame_size, settings.spectral_size))
+        self.centres = nn.Parameter(torch.zeros(settings.codes, features))
 
-    def windows(self, samples: Tensor) -> Tensor:
-        """(batch, n) samples, n a multiple of 600, to (batch, n / 600, 720): log-mels of a code and its neighbours."""
-        frames = self.log_mel(samples).transpose(1, 2).clamp(min=_QUIETEST)
-        own = frames.reshape(len(samples), -1, _FRAMES * self.settings.mel_bins)
-        padded = torch.cat([own[:, :1], own, own[:, -1:]], dim=1)
-        return torch.cat([padded[:, :-2], own, padded[:, 2:]], dim=2)
+    def frames(self, samples: Tensor) -> Tensor:
+        """(batch, n) samples in -1 … 1, n a multiple of 600, to (batch, n / 600, 240): each code's log-mels."""
+        bins = self.log_mel(samples).transpose(1, 2).clamp(min=_QUIETEST)
+        return bins.reshape(len(samples), -1, self.settings.frame_size)
+
+    def features_of(self, frames: Tensor) -> Tensor:
+        """(batch, t, 240) frames to (batch, t, 80): what codes are told apart by."""
+        centred = frames - self.mean
+        phonetic = (self.listener(centred / self.scale) - self.phonetic_mean) * self.phonetic_scale
+        return torch.cat([centred @ self.projection, phonetic], dim=-1)
 
     def features(self, samples: Tensor) -> Tensor:
-        """(batch, n) samples in -1 … 1 to (batch, n / 600, 72): what codes are told apart by."""
-        features: Tensor = (self.windows(samples) - self.mean) @ self.projection
-        return features
+        """(batch, n) samples to (batch, n / 600, 80), as :meth:`features_of` their frames."""
+        return self.features_of(self.frames(samples))
 
     @torch.no_grad()
     def encode(self, samples: Tensor) -> Tensor:
@@ -118,86 +124,30 @@ class AcousticUnits(nn.Module):
         spread = torch.randn(spectra.shape[1], width, generator=torch.Generator().manual_seed(seed))
         return spectra @ spread / math.sqrt(spectra.shape[1])
 
+    def write(self, path: Path) -> None:
+        """In fp16, as they are to be used: so nothing changes when they are read."""
+        partial = path.with_name(f"{path.name}.partial")
+        save_file({name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}, partial)
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path, settings: UnitSettings | None = None) -> AcousticUnits:
+        """What :meth:`write` wrote, ready to encode with."""
+        units = cls(settings or UnitSettings())
+        units.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        return units.eval().requires_grad_(False)
+
 
 def whole_codes(samples: np.ndarray) -> np.ndarray:
     """Zeros to the next multiple of 600 samples."""
     return np.pad(samples, (0, -len(samples) % SAMPLES_PER_CODE))
 
 
+def distances(features: Tensor, centres: Tensor) -> Tensor:
+    """(…, d) features and (k, d) centres: (…, k) squared distances, less what is the same for all centres."""
+    return centres.square().sum(1) - 2 * features @ centres.T
+
+
 def nearest(features: Tensor, centres: Tensor) -> Tensor:
     """Index of the centre (k, d) next to each row of (n, d)."""
-    return (centres.square().sum(1) - 2 * features @ centres.T).argmin(1)
-
-
-def find_units(utterances: Sequence[Utterance], settings: UnitSettings) -> AcousticUnits:
-    """Fit the linear map and the centres to a voice."""
-    units = AcousticUnits(settings)
-    windows, phonemes = [], []
-    for utterance in utterances:
-        samples = torch.from_numpy(whole_codes(utterance.samples).astype(np.float32) / 32768)
-        windows.append(units.windows(samples[None])[0])
-        places = (np.arange(len(windows[-1])) + 0.5) * SAMPLES_PER_CODE
-        phonemes.append(VoiceStream([utterance]).phonemes_at(places))
-    heard, spoken = torch.cat(windows), torch.from_numpy(np.concatenate(phonemes))
-    units.mean.copy_(heard.mean(0))
-    units.projection.copy_(_projection(heard - units.mean, spoken, settings))
-    dice = torch.Generator().manual_seed(settings.seed)
-    features = (heard - units.mean) @ units.projection
-    drawn = features[torch.randperm(len(features), generator=dice)[: settings.samples]]
-    units.centres.copy_(k_means(drawn, settings.codes, settings.rounds, dice))
-    own = slice(_FRAMES * settings.mel_bins, 2 * _FRAMES * settings.mel_bins)
-    units.spectra.copy_(_means(heard[:, own], nearest(features, units.centres), settings.codes)[0])
-    return units
-
-
-def k_means(points: Tensor, count: int, rounds: int, dice: torch.Generator) -> Tensor:
-    """``count`` centres of (n, d) points by Lloyd's algorithm; a centre without points moves to a random one."""
-    centres = points[torch.randperm(len(points), generator=dice)[:count]].clone()
-    for _ in range(rounds):
-        means, sizes = _means(points, nearest(points, centres), count)
-        spare = points[torch.randint(len(points), (count,), generator=dice)]
-        centres = torch.where(sizes[:, None] > 0, means, spare)
-    return centres
-
-
-def _means(points: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    sizes = torch.bincount(groups, minlength=count)
-    sums = torch.zeros(count, points.shape[1]).index_add_(0, groups, points)
-    return sums / sizes.clamp(min=1)[:, None], sizes
-
-
-def _projection(centred: Tensor, phonemes: Tensor, settings: UnitSettings) -> Tensor:
-    """(720, features): principal components of the middle window, and discriminants of the whole."""
-    own = slice(_FRAMES * settings.mel_bins, 2 * _FRAMES * settings.mel_bins)
-    projection = torch.zeros(centred.shape[1], settings.spectral_size + settings.phonetic_size)
-    spectral, _ = _principal(centred[:, own], settings.spectral_size)
-    projection[own, : settings.spectral_size] = spectral / (centred[:, own] @ spectral).var(0).sum().sqrt()
-    context, variances = _principal(centred, settings.context_size)
-    white = context / variances.sqrt()
-    directions = white @ _discriminants(centred @ white, phonemes, settings.phonetic_size)
-    scale = settings.phonetic_weight / (centred @ directions).var(0).sum().sqrt()
-    projection[:, settings.spectral_size :] = directions * scale
-    return projection
-
-
-def _principal(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` directions (d, count) of largest variance, and the variances."""
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
-    return directions[:, -count:].flip(1), variances[-count:].flip(0).clamp(min=1e-8)
-
-
-def _discriminants(points: Tensor, classes: Tensor, count: int) -> Tensor:
-    """(d, count) directions that separate the classes most for their spread inside (Fisher 1936), best first.
-
-    Each is as long as the share of its variance that lies between classes.
-    """
-    names, index = classes.unique(return_inverse=True)
-    means, sizes = _means(points, index, len(names))
-    inside = points - means[index]
-    within = inside.T @ inside / len(points) + 1e-3 * torch.eye(points.shape[1])
-    between = (means.T * sizes) @ means / len(points)
-    whiten = torch.linalg.inv(torch.linalg.cholesky(within))
-    ratios, directions = torch.linalg.eigh(whiten @ between @ whiten.T)
-    ratios, directions = ratios[-count:].flip(0).clamp(min=0), directions[:, -count:].flip(1)
-    scaled: Tensor = whiten.T @ directions * (ratios / (1 + ratios)).sqrt()
-    return scaled
+    return distances(features, centres).argmin(-1)

@@ -2,7 +2,7 @@
 
 The codes come from :mod:`.acoustic_units` and stay as they are, so the speech decoder can train on them at the same
 time. What learns is the generator and a row of 512 numbers a code, on short cuts of the voice, by spectra, and by the
-features that the codes were found with: half of these tell phonemes apart, and that is what a listener needs. There is
+features that the codes were found with: some of these tell phonemes apart, and that is what a listener needs. There is
 no discriminator.
 """
 
@@ -43,12 +43,12 @@ MINIATURE_CODEC = CodecConfig(
 class CodecTraining:
     """Recipe of the generator; a segment is that many codes (1/40 s)."""
 
-    segments: tuple[tuple[int, float], ...] = ((10_000, 1.5e-3), (8_000, 7e-4))
+    segments: tuple[tuple[int, float], ...] = ((10_000, 1.5e-3), (8_000, 7e-4), (4_500, 1e-3))
     """Steps and peak rate of each; from a packed checkpoint, only the last is gone through."""
     batch_size: int = 6
     segment_codes: int = 28
     decay_share: float = 0.5
-    feature_weight: float = 4.0
+    feature_weight: float = 2.0
     gradient_limit: float = 5.0
     seed: int = 0
     save_every_seconds: float = 180.0

@@ -15,12 +15,11 @@ import numpy as np
 from sottovoce.demos.miniature.settings import Workspace
 from sottovoce.runtime.errors import SottovoceError
 
-from .acoustic_units import AcousticUnits, UnitSettings
+from .acoustic_units import AcousticUnits
 from .listener import Listener, ListeningReport
 from .sound_sources import Samples, SoundSource
 from .spoken_codes import encode_utterances
 from .stage import SpeechOutRecipe
-from .training_state import load_state
 from .voice import SAMPLE_RATE, Utterance, read_shards
 
 MAKE_VOICE = "run: python -m sottovoce.demos.miniature train --stage 3 --part voice"
@@ -101,13 +100,10 @@ def _spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
 
 
 def _codes(workspace: Workspace, utterances: Sequence[Utterance]) -> list[np.ndarray]:
-    path = workspace.root / "codec" / "units.pt"
-    saved = load_state(path)
-    if saved is None:
+    path = workspace.root / "codec" / "units.safetensors"
+    if not path.exists():
         raise SottovoceError("there are no acoustic units", file=str(path), fix=MAKE_VOICE)
-    units = AcousticUnits(UnitSettings())
-    units.load_state_dict(saved["units"])
-    return [item.codes for item in encode_utterances(units, utterances)]
+    return [item.codes for item in encode_utterances(AcousticUnits.read(path), utterances)]
 
 
 def _write_sounds(folder: Path, made: dict[str, list[Samples]]) -> None:

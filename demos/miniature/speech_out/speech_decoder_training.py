@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sottovoce.export.config import SpeechDecoderConfig
 from sottovoce.export.modules.speech_decoder import SpeechDecoder
 
+from .phoneme_listener import PHONEMES
 from .pronunciation import SLOTS_A_TOKEN, PronunciationBatch, PronunciationCorpus, pronunciation_loss
 from .reading_place import ReadingHead
 from .speech_batches import IGNORED, BatchRecipe, SpeechBatch, SpeechCorpus
@@ -28,7 +29,6 @@ from .training_state import learning_rate, load_state, run_training
 MINIATURE_SPEECH_DECODER = SpeechDecoderConfig(
     hidden_size=256, num_heads=4, intermediate_size=256, num_code_layers=4, num_codes=1024, dropout=0.05
 )
-_PHONEMES = 160
 _EMBEDDING_SCALE = 0.25
 _READING_LAYER = 1
 
@@ -72,8 +72,8 @@ class SpeechDecoderTrainer:
         nn.init.normal_(self.model.embedding.weight, std=_EMBEDDING_SCALE)
         if codebook is not None:
             self._start_from(codebook)
-        self.phoneme_head = nn.Linear(recipe.model.hidden_size, _PHONEMES)
-        self.pronunciation_head = nn.Linear(recipe.model.hidden_size, SLOTS_A_TOKEN * _PHONEMES)
+        self.phoneme_head = nn.Linear(recipe.model.hidden_size, PHONEMES)
+        self.pronunciation_head = nn.Linear(recipe.model.hidden_size, SLOTS_A_TOKEN * PHONEMES)
         heads = [*self.phoneme_head.parameters(), *self.pronunciation_head.parameters()]
         self.parameters = [*self.model.parameters(), *heads]
         decayed = [parameter for parameter in self.parameters if parameter.dim() == 2]

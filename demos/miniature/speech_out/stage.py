@@ -6,7 +6,8 @@ Every step leaves its result in the workspace and is skipped when that is there:
 | --- | --- |
 | ``voice/replies{,-held-out}.txt`` | pieces of the miniature's replies, as they were when the voice was rendered |
 | ``voice/{practice,replies,replies-held-out}/shard-NNNN.npz`` | rendered sentences |
-| ``codec/units.pt`` | the clustering that makes codes |
+| ``codec/listener``, ``codec/units`` | trainings of what makes codes |
+| ``codec/units.safetensors`` | what makes codes, finished, or taken from beside a packed checkpoint |
 | ``spoken/{practice,replies,held_out}.npz``, ``pronounced.npz`` | text and codes, text and phonemes |
 | ``codec/state.pt``, ``speech_decoder/state.pt`` | trainings, resumable |
 | ``codec``, ``speech_decoder``: ``model.json``, ``final.pt`` | the checkpoint's two folders |
@@ -18,7 +19,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from sottovoce.demos.miniature.settings import PARTS, Workspace
 from sottovoce.demos.miniature.tokenizer import prepare
 from sottovoce.demos.miniature.warm_start import PackedWeights
 
-from .acoustic_units import AcousticUnits, UnitSettings, find_units
+from .acoustic_units import AcousticUnits
 from .codec_training import CodecTrainer, CodecTraining, train_codec
 from .packing import write_codec, write_speech_decoder
 from .pronunciation import Pronounced, Pronouncer, PronunciationCorpus, read_pronounced, write_pronounced
@@ -42,7 +43,7 @@ from .sentences import practice_sentences
 from .speech_batches import BatchRecipe, SpeechCorpus
 from .speech_decoder_training import SpeechDecoderTrainer, SpeechDecoderTraining, train_speech_decoder
 from .spoken_codes import SpokenText, encode_utterances, read_spoken, write_spoken
-from .training_state import load_state, save_state
+from .unit_training import UnitTraining, train_units
 from .voice import Utterance, VoiceSettings, read_shards, render
 
 
@@ -54,13 +55,13 @@ class SpeechOutRecipe:
     replies: int = 2_500
     held_out_practice: int = 250
     held_out_replies: int = 125
-    unit_sentences: int = 2_000
+    unit_sentences: int = 4_000
     codec_practice: int = 3_000
     codec_replies: int = 1_000
     pronunciations: int = 40_000
     practice_seed: int = 2026
     pronunciation_seed: int = 4051
-    units: UnitSettings = field(default_factory=UnitSettings)
+    units: UnitTraining = field(default_factory=UnitTraining)
     codec: CodecTraining = field(default_factory=CodecTraining)
     speech_decoder: SpeechDecoderTraining = field(default_factory=SpeechDecoderTraining)
 
@@ -74,7 +75,7 @@ def train_speech_out(
     """Stage 3, or some parts of it: what of them is still to do, from nothing or from a checkpoint's weights."""
     stage = SpeechOutStage(workspace, recipe or SpeechOutRecipe())
     stage.render_voice()
-    units = stage.find_units()
+    units = stage.find_units(packed)
     stage.encode(units)
     if "codec" in parts:
         stage.train_codec(units, packed)
@@ -119,17 +120,17 @@ class SpeechOutStage:
         )
         render(texts.training[: recipe.replies], self.root / "voice" / "replies", VoiceSettings(seed=20_000))
 
-    def find_units(self) -> AcousticUnits:
-        """The clustering, made once: codes change with it, and all that was learned on them."""
-        path, units = self.root / "codec" / "units.pt", AcousticUnits(self.recipe.units)
-        saved = load_state(path)
-        if saved is None:
-            voice = read_shards(self.root / "voice" / "practice")
-            units = find_units(list(islice(voice, self.recipe.unit_sentences)), self.recipe.units)
-            save_state(path, {"units": units.state_dict()})
-        else:
-            units.load_state_dict(saved["units"])
-        return units
+    def find_units(self, packed: PackedWeights | None = None) -> AcousticUnits:
+        """What makes codes, found once, or a packed checkpoint's: all that is learned on codes depends on it."""
+        path = self.root / "codec" / "units.safetensors"
+        if not path.exists() and packed is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            packed.units.write(path)
+        elif not path.exists():
+            practice = islice(read_shards(self.root / "voice" / "practice"), self.recipe.unit_sentences)
+            replies = islice(read_shards(self.root / "voice" / "replies"), self.recipe.codec_replies)
+            train_units(chain(practice, replies), self.recipe.units, path.parent).write(path)
+        return AcousticUnits.read(path, self.recipe.units.settings)
 
     def encode(self, units: AcousticUnits) -> None:
         """Codes of everything that was rendered."""
