@@ -40,6 +40,7 @@ from sottovoce.runtime.progress import Progress
 CONTEXTS = (256, 1024, 4096)
 LONGEST = max(CONTEXTS) + 64
 COMPARED_TOKENS = 32
+TRIED = [1, 2, 3, 4]
 INT4 = "int4-weights:32"
 
 
@@ -65,7 +66,9 @@ def start_peers(options: argparse.Namespace, progress: Progress) -> tuple[dict[s
         try:
             if built is not None:
                 build_with(command[0], command[1], released, built)
-            peers[name] = AskedPeer(name, command, options.threads)
+            peer = AskedPeer(name, command, options.threads)
+            peer.ask(do="tokens", prompt=TRIED, count=1)  # some start, and cannot compute on this processor
+            peers[name] = peer
         except PeerMissingError as problem:
             missing[name] = str(problem)
         progress.step("starting the runtimes", place, len(commands))

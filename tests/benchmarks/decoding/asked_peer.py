@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -63,9 +64,10 @@ class AskedPeer:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            process.wait()
+            ended = process.wait()
+            how = f"ended by {signal.Signals(-ended).name}" if ended < 0 else "it ended"
             self._complaints.seek(0)
-            lines = self._complaints.read().strip().splitlines() or ["it ended"]
+            lines = self._complaints.read().strip().splitlines() or [how]
             raise PeerMissingError(lines[-1][:160])
         return dict(json.loads(answer))
 

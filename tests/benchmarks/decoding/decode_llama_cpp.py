@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from importlib import metadata
 
@@ -14,13 +15,19 @@ BATCH = 512
 
 
 class LlamaCpp:
-    """Its C interface: the Python class around it keeps all logits and samples in Python."""
+    """Its C interface: the Python class around it keeps all logits and samples in Python.
 
-    def __init__(self, path: str, threads: int, context: int) -> None:
-        self.versions = {"llama-cpp-python": metadata.version("llama-cpp-python")}
+    `special_layouts`: let it lay weights out for AMX, where it finds that.
+    """
+
+    def __init__(self, path: str, threads: int, context: int, special_layouts: bool = True) -> None:
+        version = metadata.version("llama-cpp-python")
+        self.versions = {"llama-cpp-python": version if special_layouts else f"{version} without AMX"}
         llama_cpp.llama_log_set(_silent, None)
         llama_cpp.llama_backend_init()
-        self._model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        chosen = llama_cpp.llama_model_default_params()
+        chosen.use_extra_bufts = special_layouts
+        self._model = llama_cpp.llama_model_load_from_file(path.encode(), chosen)
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = context, BATCH, BATCH
         parameters.n_threads = parameters.n_threads_batch = threads
@@ -58,10 +65,19 @@ class LlamaCpp:
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, -1), (self._vocabulary,))
 
 
+def dies(path: str) -> bool:
+    """Whether computing ends the process: some virtual machines name AMX among their instructions and refuse it."""
+    child = os.fork()
+    if not child:
+        LlamaCpp(path, 1, BATCH).start(list(range(64)))
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
 @llama_cpp.llama_log_callback
 def _silent(level: int, text: bytes, data: ctypes.c_void_p) -> None:
     del level, text, data
 
 
 if __name__ == "__main__":
-    serve(LlamaCpp(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    serve(LlamaCpp(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), special_layouts=not dies(sys.argv[1])))
