@@ -100,7 +100,7 @@ class AcousticUnits(nn.Module):
 
     def frames(self, samples: Tensor) -> Tensor:
         """(batch, n) samples in -1 … 1, n a multiple of 600, to (batch, n / 600, 240): each code's log-mels."""
-        bins = self.log_mel(samples).transpose(1, 2).clamp(min=_QUIETEST)
+        bins: Tensor = self.log_mel(samples).transpose(1, 2).clamp(min=_QUIETEST)
         return bins.reshape(len(samples), -1, self.settings.frame_size)
 
     def features_of(self, frames: Tensor) -> Tensor:

@@ -230,5 +230,5 @@ def means(points: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def principal_components(centred: Tensor, count: int) -> Tensor:
     """The ``count`` directions (d, count) of largest variance."""
-    _, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    directions: Tensor = torch.linalg.eigh(centred.T @ centred / len(centred)).eigenvectors
     return directions[:, -count:].flip(1)
