@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from sottovoce.demos.first_answer import TRAINED
+from sottovoce.demos.miniature.speech_out.acoustic_units import AcousticUnits
+from sottovoce.demos.miniature.speech_out.codec_training import MINIATURE_CODEC
+from sottovoce.demos.miniature.warm_start import PackedWeights, units_beside
 from sottovoce.export.export import export
+from sottovoce.export.modules.codec import CodecDecoder
 from sottovoce.runtime import Assistant, AudioChunk, ReplyDone
 
 
@@ -60,3 +65,16 @@ def test_silence_is_no_question(assistant: Assistant) -> None:
     hiss = np.random.default_rng(0).normal(0, 0.003, 32_000).astype(np.float32)
     text, state, speech = asked(assistant, audio=(hiss, 16_000))
     assert (text, state, len(speech)) == ("", "☟", 0)
+
+
+def test_the_units_beside_the_checkpoint_hear_the_codes_that_the_codec_speaks(assistant: Assistant) -> None:
+    """Where they were not the ones it was trained on, a code in a thousand would be the same."""
+    _, _, speech = asked(assistant, text="what is seven plus five")
+    units = AcousticUnits.read(units_beside(TRAINED.checkpoint))
+    codes = units.encode(torch.from_numpy(speech[: len(speech) // 600 * 600]))
+    codec = CodecDecoder(MINIATURE_CODEC)
+    codec.load_state_dict(PackedWeights(TRAINED.checkpoint).codec)
+    with torch.no_grad():
+        again = units.encode(codec.fold_weight_norm().eval()(codes[None])[0])
+    assert len(codes) > 40
+    assert float((codes == again).float().mean()) > 0.5
