@@ -17,6 +17,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from sottovoce.runtime.interruption import stop_if_interrupted
+
 PROGRESS_AFTER_SECONDS = 2.0
 WIDTH_OF_A_FILE = 400
 
@@ -100,7 +102,8 @@ class LateProgress:
             self._bars.stop()
 
     def step(self, label: str, done: int, total: int) -> None:
-        """Remember the step; draw it once two seconds have gone by."""
+        """Remember the step; draw it once two seconds have gone by. A Ctrl-C that a library swallowed stops here."""
+        stop_if_interrupted()
         now = time.monotonic()
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total)

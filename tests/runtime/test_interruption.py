@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sottovoce.runtime.cli import main
+from sottovoce.runtime.console import Console
 from sottovoce.runtime.interruption import Interruption
 
 
@@ -32,6 +36,42 @@ def test_ctrl_c_leaves_as_such_and_the_usual_handler_is_back(press: Any) -> None
     with pytest.raises(KeyboardInterrupt), Interruption():
         press()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class PressesCtrlC:
+    """Python can only report what is raised in here."""
+
+    def __del__(self) -> None:
+        press_ctrl_c()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_got_lost_stops_at_the_next_step() -> None:
+    steps = 0
+    with pytest.raises(KeyboardInterrupt), Interruption(), Console(as_json=False).progress() as progress:
+        for step in range(4):
+            progress.step("working", step, 4)
+            steps += 1
+            if step == 1:
+                PressesCtrlC()
+    assert steps == 2
+    Console(as_json=False).progress().step("another command", 0, 1)
+
+
+def test_the_exit_code_is_kept_where_ctrl_c_met_code_that_is_text(tmp_path: Path) -> None:
+    """As it does inside `import torch`, where dataclasses are made; `python -m` would end with SIGINT's own code."""
+    program = """
+import os, signal, sys, time
+from sottovoce.runtime.interruption import Interruption
+try:
+    with Interruption():
+        exec("os.kill(os.getpid(), signal.SIGINT); time.sleep(5)")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    (tmp_path / "interrupted.py").write_text(program, encoding="utf-8")
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, check=False, timeout=60)
+    assert ended.returncode == 130
 
 
 def test_other_errors_are_left_as_they_are() -> None:
