@@ -58,9 +58,6 @@ Every part starts from a seed; `python -m sottovoce.demos.miniature` makes it al
 
 {trainings}
 
-Codec and speech decoder met their codes late: of 22,500 and 9,500 steps, the first 18,000 and 6,300 were on codes of an
-earlier kind, and each new code began as the mean of the earlier ones that it stands for.
-
 The reply's voice is Piper's `joe`: the only one of the synthesizers at hand that sounds like a person and is CC0.
 
 ## Measured

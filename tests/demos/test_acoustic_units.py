@@ -44,7 +44,7 @@ TINY = UnitTraining(
     low_precision=False,
     settings=UnitSettings(codes=16, spectral_size=4, listener=SIZES),
     listener=ListenerTraining(
-        steps=60, batch_size=4, cut_codes=8, peak_learning_rate=1e-2, report_every=1, low_precision=False, sizes=SIZES
+        steps=60, batch_size=4, cut_codes=8, peak_learning_rate=1e-2, report_every=1, low_precision=False
     ),
 )
 
@@ -91,7 +91,7 @@ def test_centres_are_found() -> None:
 
 
 def test_the_listener_learns_and_so_does_the_reader(heard: HeardFrames) -> None:
-    listening = ListenerTrainer(TINY.listener, heard)
+    listening = ListenerTrainer(TINY.listener, SIZES, heard)
     losses = [listening.step()["phoneme"] for _ in range(TINY.listener.steps)]
     assert losses[-1] < 0.3 * losses[0]
     trainer = UnitTrainer(TINY, heard, first_units(TINY, listening, heard))
@@ -101,7 +101,7 @@ def test_the_listener_learns_and_so_does_the_reader(heard: HeardFrames) -> None:
 
 
 def test_nothing_moves_while_the_reader_is_alone_and_all_moves_after(heard: HeardFrames) -> None:
-    trainer = UnitTrainer(TINY, heard, first_units(TINY, ListenerTrainer(TINY.listener, heard), heard))
+    trainer = UnitTrainer(TINY, heard, first_units(TINY, ListenerTrainer(TINY.listener, SIZES, heard), heard))
     seen = [{name: tensor.clone() for name, tensor in trainer.units.named_parameters()}]
     for steps in (TINY.reader_alone, 3):
         for _ in range(steps):
@@ -116,7 +116,7 @@ def test_nothing_moves_while_the_reader_is_alone_and_all_moves_after(heard: Hear
 def test_a_killed_training_goes_on_to_the_same_units(
     units: AcousticUnits, heard: HeardFrames, tmp_path: Path, killed_in: str
 ) -> None:
-    listening = ListenerTrainer(TINY.listener, heard)
+    listening = ListenerTrainer(TINY.listener, SIZES, heard)
     for _ in range(20 if killed_in == "listener" else TINY.listener.steps):
         listening.step()
     save_state(tmp_path / "listener" / "state.pt", listening.state())
@@ -142,4 +142,4 @@ def test_written_units_give_the_same_codes_wherever_they_are_read(units: Acousti
 
 def test_more_sentences_than_are_drawn_for_the_first_centres(heard: HeardFrames) -> None:
     recipe = replace(TINY, k_means_samples=40)
-    assert first_units(recipe, ListenerTrainer(TINY.listener, heard), heard).centres.shape == (16, 7)
+    assert first_units(recipe, ListenerTrainer(TINY.listener, SIZES, heard), heard).centres.shape == (16, 7)

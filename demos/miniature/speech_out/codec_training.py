@@ -24,7 +24,7 @@ from sottovoce.export.modules.codec import CodecDecoder
 from .acoustic_units import SAMPLES_PER_CODE, AcousticUnits, whole_codes
 from .spectral_loss import SpectralLoss
 from .spoken_codes import SpokenText
-from .training_state import batch_generator, learning_rate, load_state, run_training, segment_at
+from .training_state import batch_generator, learning_rate, resume_from, run_training, segment_at
 from .voice import Utterance
 
 MINIATURE_CODEC = CodecConfig(
@@ -142,9 +142,7 @@ def train_codec(
         spoken: the codes of the same utterances.
         folder: state and curves.
     """
-    saved = load_state(folder / "state.pt")
-    if saved is not None:
-        trainer.resume(saved)
+    resume_from(folder, trainer)
     samples = np.concatenate([whole_codes(utterance.samples) for utterance in utterances])
     codes = np.concatenate([item.codes for item in spoken])
     run_training(trainer, lambda: trainer.step(samples, codes), folder, "codec")

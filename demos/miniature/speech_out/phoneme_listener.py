@@ -7,7 +7,7 @@ name 85 % of unheard 25 ms, where linear discriminants of a like window named 77
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -76,24 +76,24 @@ class ListenerTraining:
     save_every_seconds: float = 60.0
     report_every: int = 100
     low_precision: bool = True
-    sizes: ListenerSizes = field(default_factory=ListenerSizes)
 
 
 class ListenerTrainer:
     """Listener, a linear map to phonemes, and optimizer; one :meth:`step` a batch.
 
     Args:
-        recipe: sizes and schedule.
+        recipe: the schedule.
+        sizes: of the listener.
         heard: what it learns from.
     """
 
-    def __init__(self, recipe: ListenerTraining, heard: HeardFrames) -> None:
+    def __init__(self, recipe: ListenerTraining, sizes: ListenerSizes, heard: HeardFrames) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.finished_steps = recipe, 0
         self.mean, self.scale = heard.frames.mean(0), heard.frames.std()
         self._heard = HeardFrames((heard.frames - self.mean) / self.scale, heard.phonemes)
-        self.listener = PhonemeListener(heard.frames.shape[1], recipe.sizes)
-        self.head = nn.Linear(recipe.sizes.phonetic_size, PHONEMES)
+        self.listener = PhonemeListener(heard.frames.shape[1], sizes)
+        self.head = nn.Linear(sizes.phonetic_size, PHONEMES)
         parameters = [*self.listener.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.weight_decay)
 

@@ -24,7 +24,7 @@ from .phoneme_listener import PHONEMES
 from .pronunciation import SLOTS_A_TOKEN, PronunciationBatch, PronunciationCorpus, pronunciation_loss
 from .reading_place import ReadingHead
 from .speech_batches import IGNORED, BatchRecipe, SpeechBatch, SpeechCorpus
-from .training_state import learning_rate, load_state, run_training
+from .training_state import learning_rate, resume_from, run_training
 
 MINIATURE_SPEECH_DECODER = SpeechDecoderConfig(
     hidden_size=256, num_heads=4, intermediate_size=256, num_code_layers=4, num_codes=1024, dropout=0.05
@@ -195,9 +195,7 @@ def train_speech_decoder(
     folder: Path,
 ) -> None:
     """Train to the recipe's last step, going on from ``folder/state.pt`` if it is there; ``held_out`` only measures."""
-    saved = load_state(folder / "state.pt")
-    if saved is not None:
-        trainer.resume(saved)
+    resume_from(folder, trainer)
     unheard_batches = [held_out.batch(step) for step in range(held_out.batches_in_a_pass)]
 
     def step() -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .acoustic_units import SAMPLES_PER_CODE, AcousticUnits, whole_codes
 from .voice import Utterance
@@ -34,12 +35,20 @@ def encode_utterances(units: AcousticUnits, utterances: Iterable[Utterance]) -> 
     """Each utterance by itself, so that its codes do not depend on what it was batched with."""
     spoken = []
     for utterance in utterances:
-        samples = torch.from_numpy(whole_codes(utterance.samples).astype(np.float32) / 32768)
-        codes = units.encode(samples).numpy().astype(np.int16)
-        centres = (np.arange(len(codes)) + 0.5) * SAMPLES_PER_CODE
-        phonemes = VoiceStream([utterance]).phonemes_at(centres).astype(np.int16)
+        codes = units.encode(sound_of_codes(utterance)).numpy().astype(np.int16)
+        phonemes = phonemes_of_codes(utterance, len(codes)).astype(np.int16)
         spoken.append(SpokenText(utterance.text, codes, phonemes))
     return spoken
+
+
+def sound_of_codes(utterance: Utterance) -> Tensor:
+    """(n,) samples in -1 … 1, n a multiple of 600."""
+    return torch.from_numpy(whole_codes(utterance.samples).astype(np.float32) / 32768)
+
+
+def phonemes_of_codes(utterance: Utterance, count: int) -> np.ndarray:
+    """(count,) int64: what is spoken in the middle of each code."""
+    return VoiceStream([utterance]).phonemes_at((np.arange(count) + 0.5) * SAMPLES_PER_CODE)
 
 
 def write_spoken(path: Path, spoken: Sequence[SpokenText]) -> None:

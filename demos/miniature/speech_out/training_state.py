@@ -139,6 +139,21 @@ class Recipe(Protocol):
         ...
 
 
+class Resumable(Protocol):
+    """A trainer whose state was saved by :func:`run_training`."""
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        ...
+
+
+def resume_from(folder: Path, trainer: Resumable) -> None:
+    """Go on from ``folder/state.pt``, if it is there."""
+    saved = load_state(folder / "state.pt")
+    if saved is not None:
+        trainer.resume(saved)
+
+
 def run_training(trainer: Trainer, step: Callable[[], Mapping[str, float]], folder: Path, name: str) -> None:
     """Call ``step`` until the recipe's last one, saving ``state.pt``, ``curve.jsonl`` and ``curve.png`` on the way."""
     curve = Curve(folder / "curve.jsonl", trainer.finished_steps)

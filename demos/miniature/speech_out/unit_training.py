@@ -17,15 +17,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .acoustic_units import SAMPLES_PER_CODE, AcousticUnits, UnitSettings, distances, nearest, whole_codes
+from .acoustic_units import AcousticUnits, UnitSettings, distances, nearest
 from .phoneme_listener import PHONEMES, HeardFrames, ListenerTrainer, ListenerTraining
-from .training_state import batch_generator, learning_rate, load_state, run_training
+from .spoken_codes import phonemes_of_codes, sound_of_codes
+from .training_state import batch_generator, learning_rate, resume_from, run_training
 from .voice import Utterance
-from .voice_stream import VoiceStream
 
 
 @dataclass(frozen=True)
@@ -156,15 +155,11 @@ class UnitTrainer:
 def train_units(utterances: Iterable[Utterance], recipe: UnitTraining, folder: Path) -> AcousticUnits:
     """Find the units of a voice, going on from the states in ``folder/listener`` and ``folder/units``."""
     heard = hear(utterances, recipe.settings)
-    listening = ListenerTrainer(recipe.listener, heard)
-    saved = load_state(folder / "listener" / "state.pt")
-    if saved is not None:
-        listening.resume(saved)
+    listening = ListenerTrainer(recipe.listener, recipe.settings.listener, heard)
+    resume_from(folder / "listener", listening)
     run_training(listening, listening.step, folder / "listener", "phoneme listener")
     trainer = UnitTrainer(recipe, heard, first_units(recipe, listening, heard))
-    saved = load_state(folder / "units" / "state.pt")
-    if saved is not None:
-        trainer.resume(saved)
+    resume_from(folder / "units", trainer)
     run_training(trainer, trainer.step, folder / "units", "units")
     return finished(trainer.units, heard)
 
@@ -173,10 +168,8 @@ def hear(utterances: Iterable[Utterance], settings: UnitSettings) -> HeardFrames
     """Log-mels and phonemes of a voice."""
     units, frames, phonemes = AcousticUnits(settings), [], []
     for utterance in utterances:
-        samples = torch.from_numpy(whole_codes(utterance.samples).astype(np.float32) / 32768)
-        frames.append(units.frames(samples[None])[0])
-        places = (np.arange(len(frames[-1])) + 0.5) * SAMPLES_PER_CODE
-        phonemes.append(torch.from_numpy(VoiceStream([utterance]).phonemes_at(places)))
+        frames.append(units.frames(sound_of_codes(utterance)[None])[0])
+        phonemes.append(torch.from_numpy(phonemes_of_codes(utterance, len(frames[-1]))))
     return HeardFrames(torch.cat(frames), torch.cat(phonemes))
 
 
