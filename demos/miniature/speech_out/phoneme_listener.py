@@ -30,22 +30,33 @@ class ListenerSizes:
     dropout: float = 0.15
 
 
+class NeighbourLayers(nn.ModuleList):
+    """Convolutions over a row of codes (batch, t, width), each added to what it read, two codes either way."""
+
+    def __init__(self, width: int, count: int, dropout: float) -> None:
+        super().__init__(nn.Conv1d(width, width, 5, padding=2) for _ in range(count))
+        self._dropout = dropout
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(batch, t, width)."""
+        hidden = rows.transpose(1, 2)
+        for layer in self:
+            hidden = hidden + nn.functional.dropout(torch.relu(layer(hidden)), self._dropout, self.training)
+        return hidden.transpose(1, 2)
+
+
 class PhonemeListener(nn.Module):
     """Frames (batch, t, frame_size) of unit scale to (batch, t, phonetic_size), linear in which are the phonemes."""
 
     def __init__(self, frame_size: int, sizes: ListenerSizes) -> None:
         super().__init__()
         self.first = nn.Linear(frame_size, sizes.width)
-        self.layers = nn.ModuleList(nn.Conv1d(sizes.width, sizes.width, 5, padding=2) for _ in range(sizes.layers))
+        self.layers = NeighbourLayers(sizes.width, sizes.layers, sizes.dropout)
         self.last = nn.Linear(sizes.width, sizes.phonetic_size)
-        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, frames: Tensor) -> Tensor:
         """What is said in each code's 25 ms."""
-        hidden = torch.relu(self.first(frames)).transpose(1, 2)
-        for layer in self.layers:
-            hidden = hidden + self.dropout(torch.relu(layer(hidden)))
-        heard: Tensor = self.last(hidden.transpose(1, 2))
+        heard: Tensor = self.last(self.layers(torch.relu(self.first(frames))))
         return heard
 
 

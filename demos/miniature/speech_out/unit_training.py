@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from .acoustic_units import AcousticUnits, UnitSettings, distances, nearest
-from .phoneme_listener import PHONEMES, HeardFrames, ListenerTrainer, ListenerTraining
+from .phoneme_listener import PHONEMES, HeardFrames, ListenerTrainer, ListenerTraining, NeighbourLayers
 from .spoken_codes import phonemes_of_codes, sound_of_codes
 from .training_state import batch_generator, learning_rate, resume_from, run_training
 from .voice import Utterance
+
+_READER_DROPOUT = 0.15
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,14 @@ class CodeReader(nn.Module):
     def __init__(self, settings: UnitSettings, width: int = 256) -> None:
         super().__init__()
         self.table = nn.Embedding(settings.codes, width)
-        self.layers = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
+        self.layers = NeighbourLayers(width, 2, _READER_DROPOUT)
         self.phonemes = nn.Linear(width, PHONEMES)
         self.frames = nn.Linear(width, settings.frame_size)
-        self.dropout = nn.Dropout(0.15)
+        self.dropout = nn.Dropout(_READER_DROPOUT)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, t, phonemes) and (batch, t, frame_size)."""
-        hidden = self.dropout(rows).transpose(1, 2)
-        for layer in self.layers:
-            hidden = hidden + self.dropout(torch.relu(layer(hidden)))
-        hidden = hidden.transpose(1, 2)
+        hidden = self.layers(self.dropout(rows))
         return self.phonemes(hidden), self.frames(hidden)
 
 
