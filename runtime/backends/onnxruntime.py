@@ -20,6 +20,7 @@ from sottovoce.runtime.backends.half_precision import multiplies_half_precision
 from sottovoce.runtime.backends.session import Array, CacheBuffers
 from sottovoce.runtime.cores import available_cores
 from sottovoce.runtime.errors import BackendError
+from sottovoce.runtime.kernels.library import kernels_for
 from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec
 
 PROVIDER = "CPUExecutionProvider"
@@ -286,4 +287,7 @@ def _session_options(spec: GraphSpec, threads: int | None) -> Any:
             options.add_session_config_entry(key, value)
     else:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    kernels = kernels_for(spec)
+    if kernels is not None:
+        options.register_custom_ops_library(str(kernels))
     return options

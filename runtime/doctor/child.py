@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import importlib.util
 import json
+import platform
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,6 +54,15 @@ def onnxruntime() -> dict[str, Any]:
     return {**answer, "providers": list(imported.get_available_providers())}
 
 
+def kernels() -> dict[str, Any]:
+    """Whether our kernels for ONNX Runtime were compiled, and whether this processor runs them."""
+    from sottovoce.runtime.kernels.library import compiled_kernels, usable_kernels
+
+    here = (platform.system(), platform.machine())
+    found, usable = compiled_kernels() is not None, usable_kernels() is not None
+    return {"found": found, "usable": usable, "possible": here == ("Linux", "x86_64")}
+
+
 def audio() -> dict[str, Any]:
     """Microphones and loudspeakers."""
     from sottovoce.runtime.devices.errors import DeviceError
@@ -93,6 +103,7 @@ QUESTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "module": module,
     "gpu": gpu,
     "onnxruntime": onnxruntime,
+    "kernels": kernels,
     "audio": audio,
 }
 

@@ -31,6 +31,7 @@ DESKTOP_GPU = "pip install 'sottovoce[gpu]'"
 RTX = "pip install 'sottovoce[rtx]'"
 PYCUDA = "pip install pycuda (it is compiled: the CUDA toolkit's nvcc must be on PATH)"
 RUNTIME = "pip install sottovoce"
+KERNELS = "install a C compiler (on Ubuntu: sudo apt install gcc), then: pip install --force-reinstall sottovoce"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Software:
     tensorrt_rtx: Answer
     pycuda: Answer
     onnxruntime: Answer
+    kernels: Answer
     provider_plugins: Mapping[str, Answer]
 
 
@@ -52,6 +54,7 @@ def look_at_software(probes: Probes) -> Software:
         tensorrt_rtx=probes.answer_to("module", "tensorrt_rtx"),
         pycuda=probes.answer_to("module", "pycuda.driver"),
         onnxruntime=probes.answer_to("onnxruntime"),
+        kernels=probes.answer_to("kernels"),
         provider_plugins={module: probes.answer_to("module", module) for module in sorted(plugins)},
     )
 
@@ -66,6 +69,7 @@ def library_findings(software: Software, hardware: Hardware) -> tuple[Finding, .
         _library("TensorRT for RTX", software.tensorrt_rtx, RTX, wanted=hardware.has_gpu and not hardware.is_jetson),
         _library("pycuda", software.pycuda, PYCUDA, wanted=hardware.has_gpu),
         _library("ONNX Runtime", runtime, RUNTIME, wanted=True, more=f"providers: {providers}" if providers else ""),
+        _kernels(software.kernels, hardware),
     )
 
 
@@ -106,6 +110,16 @@ def _library(name: str, answer: Answer, install: str, *, wanted: bool, more: str
         fix = f"remove it, then: {install}" if answer.get("found") else install
         return Finding(name, "missing", f"installed, but cannot be imported: {problem}", fix)
     return Finding(name, absent, "not installed", install if wanted else None)
+
+
+def _kernels(answer: Answer, hardware: Hardware) -> Finding:
+    """They are for some processors alone, and where a GPU computes nothing misses them."""
+    if answer.get("usable"):
+        return Finding("kernels", "ok", "attention and weights in 4 and 8 bits, with AVX-512")
+    if answer.get("found") or not answer.get("possible"):
+        return Finding("kernels", "not here", "for Linux and AVX-512 with VNNI; ONNX Runtime's own compute")
+    absent: State = "not here" if hardware.has_gpu else "missing"
+    return Finding("kernels", absent, "not compiled: ONNX Runtime's own compute, slower", KERNELS)
 
 
 def _devices(name: str, names: Sequence[str], otherwise: str) -> Finding:

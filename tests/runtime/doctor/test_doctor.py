@@ -251,6 +251,25 @@ def test_what_a_library_prints_is_not_the_answer(tmp_path: Path, monkeypatch: py
     assert ThisMachine().answer_to("module", "chatty_library") == {"found": True, "version": "3.1"}
 
 
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        ({"found": True, "usable": True, "possible": True}, "ok"),
+        ({"found": True, "usable": False, "possible": True}, "not here"),
+        ({"found": False, "usable": False, "possible": True}, "missing"),
+        ({"found": False, "usable": False, "possible": False}, "not here"),
+    ],
+)
+def test_kernels_are_missed_where_a_compiler_would_bring_them(answer: Mapping[str, Any], state: str) -> None:
+    (found,) = (
+        finding
+        for finding in examine(MadeUp(LAPTOP.described, answers={"kernels": answer})).findings["libraries"]
+        if finding.name == "kernels"
+    )
+    assert found.state == state
+    assert (found.fix is not None) == (state == "missing")
+
+
 def test_questions_of_the_child_are_those_that_are_asked() -> None:
     asked: set[str] = set()
 

@@ -1,0 +1,1 @@
+"""Kernels of our own for ONNX Runtime on a CPU: products with weights in 4 and 8 bits."""

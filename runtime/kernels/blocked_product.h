@@ -1,0 +1,57 @@
+/* Products with weights in blocks of integers: rows of float32 times (columns, depth) weights of 4 or 8 bits.
+ *
+ * The rows are rounded to 8 bits first, with a scale for every 32 values, as ONNX Runtime's own MatMulNBits does at
+ * accuracy level 4; integers are then multiplied exactly, and summed in float32 over the blocks.
+ */
+#ifndef SOTTOVOCE_BLOCKED_PRODUCT_H
+#define SOTTOVOCE_BLOCKED_PRODUCT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Weights as a graph holds them: column by column, unsigned with their zero in the middle of the range. */
+typedef struct {
+    int bits;               /* 4 or 8 */
+    int64_t columns, depth; /* of the product: (rows, depth) x (depth, columns) */
+    int64_t block;          /* how many along the depth share a scale: a multiple of 32 */
+    const uint8_t *values;  /* (columns, ceil(depth / block), block * bits / 8), the low nibble first */
+    const float *scales;    /* (columns, ceil(depth / block)) */
+} blocked_weights;
+
+/* The same, in the order in which they are read: for each tile of 16 columns, for each 32 of the depth, the 16 scales
+ * and then the values, four bytes of a column beside those of the next. */
+typedef struct {
+    int bits;
+    int64_t columns, depth;
+    int64_t tiles;  /* of 16 columns; what is over is zeros */
+    int64_t blocks; /* of 32 along the depth; what is over is multiplied with zeros */
+    uint8_t *memory;
+} packed_weights;
+
+/* Rows in 8 bits: of every eight values the even ones come first, as low and high nibbles ask. */
+typedef struct {
+    int64_t rows, blocks;
+    int8_t *values;  /* (rows, blocks, 32) */
+    int32_t *zeros;  /* (rows, blocks): what the weights' zero adds to a sum, negated */
+    float *scales;   /* (rows, blocks) */
+} rounded_rows;
+
+/* Whether this processor has the instructions (AVX-512 with VNNI). */
+int products_run_here(void);
+
+/* 0 if there is no memory. */
+int pack_weights(const blocked_weights *from, packed_weights *into);
+void release_weights(packed_weights *weights);
+
+/* Bytes of working memory that `rows` rows need, and its division. */
+size_t rounded_rows_bytes(const packed_weights *weights, int64_t rows);
+rounded_rows place_rounded_rows(const packed_weights *weights, int64_t rows, void *memory);
+
+/* Round one row of `weights->depth` values. */
+void round_row(const packed_weights *weights, const float *values, int64_t row, rounded_rows *into);
+
+/* All rows times the 16 columns of one tile, into (rows, columns); `bias` has a value for each column, or is NULL. */
+void multiply_tile(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
+                   float *result);
+
+#endif

@@ -1,0 +1,29 @@
+/* Reading a kernel's attributes, inputs and outputs. */
+#ifndef SOTTOVOCE_KERNEL_INPUTS_H
+#define SOTTOVOCE_KERNEL_INPUTS_H
+
+#include "onnxruntime_interface.h"
+
+enum { MOST_DIMENSIONS = 8 };
+
+/* An input or output of a run; `data` is NULL where an optional one is not there. */
+typedef struct {
+    void *data;
+    size_t dimensions;
+    int64_t sizes[MOST_DIMENSIONS];
+} tensor;
+
+OrtStatus *refuse(OrtApi *api, const char *why);
+
+/* `otherwise` where the node has no such attribute. */
+int64_t integer_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t otherwise);
+float float_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, float otherwise);
+
+/* The data of a constant input; NULL where the graph gives none. */
+OrtStatus *constant_input(OrtApi *api, const OrtKernelInfo *info, size_t index, void **data);
+
+OrtStatus *run_input(OrtApi *api, const OrtKernelContext *context, size_t index, tensor *found);
+OrtStatus *run_output(OrtApi *api, OrtKernelContext *context, size_t index, const int64_t *sizes, size_t dimensions,
+                      void **data);
+
+#endif

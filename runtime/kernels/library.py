@@ -1,0 +1,47 @@
+"""Where the compiled kernels are, and for which graphs.
+
+They are an option of the installation, not a need: with no C compiler, or on another processor, ONNX Runtime's kernels
+of the same names compute the same, slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from pathlib import Path
+
+from sottovoce.runtime.manifest import GraphSpec
+
+MODULE = "sottovoce.runtime.kernels._compiled"
+"""Not a module to import, but a library for ONNX Runtime, built and installed as one."""
+HEAD_SIZES = range(16, 129, 16)
+"""Channels of an attention head that the kernels take."""
+
+
+def compiled_kernels() -> Path | None:
+    """The library, or None where it was not compiled."""
+    found = importlib.util.find_spec(MODULE)
+    return Path(found.origin) if found is not None and found.origin else None
+
+
+@functools.cache
+def usable_kernels() -> Path | None:
+    """The library, or None where it was not compiled or this processor lacks its instructions (AVX-512 with VNNI)."""
+    path = compiled_kernels()
+    if path is None:
+        return None
+    try:
+        return path if ctypes.CDLL(str(path)).sottovoce_kernels_run_here() else None
+    except (OSError, AttributeError):  # compiled for another machine, or by another version
+        return None
+
+
+def kernels_for(spec: GraphSpec) -> Path | None:
+    """The library, if it computes all of a graph's operators that it has kernels for: those in float32."""
+    if spec.floats != "fp32":
+        return None
+    if spec.cache is not None and spec.dialect == "cpu":
+        takes_cache = spec.cache.dtype == "float32" and spec.cache.head_size in HEAD_SIZES
+        return usable_kernels() if takes_cache else None
+    return usable_kernels() if spec.has_integer_weights else None

@@ -1,0 +1,21 @@
+/* The operators that take the place of ONNX Runtime's own, and what they have in common. */
+#ifndef SOTTOVOCE_OPERATORS_H
+#define SOTTOVOCE_OPERATORS_H
+
+#include "onnxruntime_interface.h"
+
+extern const OrtCustomOp MATMUL_NBITS;
+extern const OrtCustomOp GROUP_QUERY_ATTENTION;
+
+const char *cpu_provider(const OrtCustomOp *operator);
+int host_memory(const OrtCustomOp *operator, size_t index);
+int always_float(const OrtCustomOp *operator, size_t index);
+int always_there(const OrtCustomOp *operator, size_t index);
+int first_version(const OrtCustomOp *operator);
+int last_version(const OrtCustomOp *operator);
+
+#define OPERATOR_ON_CPU                                                                                    \
+    .version = ORT_INTERFACE, .GetExecutionProviderType = cpu_provider, .GetInputMemoryType = host_memory, \
+    .GetOutputCharacteristic = always_there, .GetStartVersion = first_version, .GetEndVersion = last_version
+
+#endif

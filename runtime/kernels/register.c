@@ -1,0 +1,39 @@
+/* Where ONNX Runtime finds the kernels: it asks a registered operator before its own of the same name. */
+#include <pthread.h>
+
+#include "attention.h"
+#include "blocked_product.h"
+#include "operators.h"
+
+#define DOMAIN "com.microsoft"
+
+const char *cpu_provider(const OrtCustomOp *operator) { return (void)operator, "CPUExecutionProvider"; }
+int host_memory(const OrtCustomOp *operator, size_t index) { return (void)operator, (void)index, 0; }
+int always_float(const OrtCustomOp *operator, size_t index) { return (void)operator, (void)index, ORT_FLOAT; }
+int always_there(const OrtCustomOp *operator, size_t index) { return (void)operator, (void)index, ORT_REQUIRED; }
+int first_version(const OrtCustomOp *operator) { return (void)operator, 1; }
+int last_version(const OrtCustomOp *operator) { return (void)operator, INT32_MAX; }
+
+static OrtCustomOpDomain *domain; /* every session's: ONNX Runtime keeps only the address */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static OrtStatus *create_domain(OrtApi *api) {
+    OrtCustomOpDomain *made;
+    ORT_TRY(ort_CreateCustomOpDomain(api)(DOMAIN, &made));
+    ORT_TRY(ort_CustomOpDomain_Add(api)(made, &MATMUL_NBITS));
+    ORT_TRY(ort_CustomOpDomain_Add(api)(made, &GROUP_QUERY_ATTENTION));
+    domain = made;
+    return NULL;
+}
+
+/* By this name ONNX Runtime calls a library that is registered. */
+__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
+    OrtApi *api = base->GetApi(ORT_INTERFACE);
+    pthread_mutex_lock(&lock);
+    OrtStatus *problem = domain == NULL ? create_domain(api) : NULL;
+    pthread_mutex_unlock(&lock);
+    return problem != NULL ? problem : ort_AddCustomOpDomain(api)(options, domain);
+}
+
+/* For Python, before it registers anything. */
+__attribute__((visibility("default"))) int sottovoce_kernels_run_here(void) { return products_run_here(); }
