@@ -56,11 +56,14 @@ def onnxruntime() -> dict[str, Any]:
 
 def kernels() -> dict[str, Any]:
     """Whether our kernels for ONNX Runtime were compiled, and whether this processor runs them."""
-    from sottovoce.runtime.kernels.library import compiled_kernels, usable_kernels
+    from sottovoce.runtime.kernels.library import compiled_kernels, instructions
 
     here = (platform.system(), platform.machine())
-    found, usable = compiled_kernels() is not None, usable_kernels() is not None
-    return {"found": found, "usable": usable, "possible": here == ("Linux", "x86_64")}
+    return {
+        "found": compiled_kernels() is not None,
+        "instructions": instructions(),
+        "possible": here == ("Linux", "x86_64"),
+    }
 
 
 def audio() -> dict[str, Any]:

@@ -114,10 +114,10 @@ def _library(name: str, answer: Answer, install: str, *, wanted: bool, more: str
 
 def _kernels(answer: Answer, hardware: Hardware) -> Finding:
     """They are for some processors alone, and where a GPU computes nothing misses them."""
-    if answer.get("usable"):
-        return Finding("kernels", "ok", "attention and weights in 4 and 8 bits, with AVX-512")
+    if answer.get("instructions"):
+        return Finding("kernels", "ok", f"attention, and weights in 4 and 8 bits, with {answer['instructions']}")
     if answer.get("found") or not answer.get("possible"):
-        return Finding("kernels", "not here", "for Linux and AVX-512 with VNNI; ONNX Runtime's own compute")
+        return Finding("kernels", "not here", "for Linux and AVX2 or AVX-512; ONNX Runtime's own compute")
     absent: State = "not here" if hardware.has_gpu else "missing"
     return Finding("kernels", absent, "not compiled: ONNX Runtime's own compute, slower", KERNELS)
 

@@ -29,6 +29,27 @@ typedef struct {
     size_t scratch_floats;
 } attention_plan;
 
+enum {
+    MOST_CHANNELS = 128,
+    MOST_ROWS = 8,  /* of a task */
+    STRETCH = 128,  /* positions between two looks at the largest score: their keys or values fit into L1 */
+};
+
+/* What has been found for one row; `sum` and `mixed` are relative to exp(largest). */
+typedef struct {
+    float largest, sum;
+    float mixed[MOST_CHANNELS];
+} row_state;
+
+/* A task's rows and how far each of them sees. */
+typedef struct {
+    int count;
+    const float *query[MOST_ROWS];
+    int64_t visible[MOST_ROWS];
+    row_state *state; /* of the first; the others follow */
+    float weights[MOST_ROWS][STRETCH];
+} attention_rows;
+
 int attention_takes(int64_t head_size);
 attention_plan plan_attention(const attention *of);
 int64_t attention_tasks(const attention *of, const attention_plan *plan);

@@ -36,9 +36,6 @@ typedef struct {
     float *scales;   /* (rows, blocks) */
 } rounded_rows;
 
-/* Whether this processor has the instructions (AVX-512 with VNNI). */
-int products_run_here(void);
-
 /* 0 if there is no memory. */
 int pack_weights(const blocked_weights *from, packed_weights *into);
 void release_weights(packed_weights *weights);
@@ -47,11 +44,9 @@ void release_weights(packed_weights *weights);
 size_t rounded_rows_bytes(const packed_weights *weights, int64_t rows);
 rounded_rows place_rounded_rows(const packed_weights *weights, int64_t rows, void *memory);
 
-/* Round one row of `weights->depth` values. */
-void round_row(const packed_weights *weights, const float *values, int64_t row, rounded_rows *into);
+enum { TILE_COLUMNS = 16, BLOCK_DEPTH = 32, TILE_LINE = 64 /* bytes: four of the depth for each column */ };
 
-/* All rows times the 16 columns of one tile, into (rows, columns); `bias` has a value for each column, or is NULL. */
-void multiply_tile(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
-                   float *result);
+/* A block of a tile: its scales and its values. */
+static inline int64_t packed_block_bytes(int bits) { return TILE_LINE + TILE_COLUMNS * BLOCK_DEPTH * bits / 8; }
 
 #endif

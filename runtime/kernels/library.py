@@ -15,6 +15,8 @@ from sottovoce.runtime.manifest import GraphSpec
 
 MODULE = "sottovoce.runtime.kernels._compiled"
 """Not a module to import, but a library for ONNX Runtime, built and installed as one."""
+LEVELS = (None, "AVX2", "AVX-512")
+"""By the library's own numbers."""
 HEAD_SIZES = range(16, 129, 16)
 """Channels of an attention head that the kernels take."""
 
@@ -26,15 +28,20 @@ def compiled_kernels() -> Path | None:
 
 
 @functools.cache
-def usable_kernels() -> Path | None:
-    """The library, or None where it was not compiled or this processor lacks its instructions (AVX-512 with VNNI)."""
+def instructions() -> str | None:
+    """What the kernels compute with on this processor: "AVX-512", "AVX2", or None if it has neither."""
     path = compiled_kernels()
     if path is None:
         return None
     try:
-        return path if ctypes.CDLL(str(path)).sottovoce_kernels_run_here() else None
+        return LEVELS[ctypes.CDLL(str(path)).sottovoce_kernels_level()]
     except (OSError, AttributeError):  # compiled for another machine, or by another version
         return None
+
+
+def usable_kernels() -> Path | None:
+    """The library, or None where it was not compiled or this processor lacks its instructions."""
+    return compiled_kernels() if instructions() else None
 
 
 def kernels_for(spec: GraphSpec) -> Path | None:

@@ -4,6 +4,7 @@
 #include "blocked_product.h"
 #include "kernel_inputs.h"
 #include "operators.h"
+#include "variants.h"
 
 enum { ROWS, WEIGHTS, SCALES, ZERO_POINTS, GROUP_INDEX, BIAS, INPUTS };
 enum { ROWS_WORTH_SHARING = 16 };
@@ -75,12 +76,12 @@ static void destroy(void *self) {
 
 static void round_one(void *shared, size_t row) {
     product *of = shared;
-    round_row(of->weights, of->input + (int64_t)row * of->weights->depth, (int64_t)row, &of->rows);
+    chosen_kernels()->round_row(of->weights, of->input + (int64_t)row * of->weights->depth, (int64_t)row, &of->rows);
 }
 
 static void multiply_one(void *shared, size_t tile) {
     product *of = shared;
-    multiply_tile(of->weights, &of->rows, of->bias, (int64_t)tile, of->result);
+    chosen_kernels()->multiply_tile(of->weights, &of->rows, of->bias, (int64_t)tile, of->result);
 }
 
 static OrtStatus *multiply(OrtApi *api, const OrtKernelContext *context, product *of) {

@@ -1,9 +1,8 @@
 /* Where ONNX Runtime finds the kernels: it asks a registered operator before its own of the same name. */
 #include <pthread.h>
 
-#include "attention.h"
-#include "blocked_product.h"
 #include "operators.h"
+#include "variants.h"
 
 #define DOMAIN "com.microsoft"
 
@@ -35,5 +34,8 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
     return problem != NULL ? problem : ort_AddCustomOpDomain(api)(options, domain);
 }
 
-/* For Python, before it registers anything. */
-__attribute__((visibility("default"))) int sottovoce_kernels_run_here(void) { return products_run_here(); }
+/* For Python, before it registers anything: 0 where this processor runs none, 1 with AVX2, 2 with AVX-512. */
+__attribute__((visibility("default"))) int sottovoce_kernels_level(void) { return chosen_level(); }
+
+/* For tests and measurements: take at most these. */
+__attribute__((visibility("default"))) void sottovoce_kernels_allow(int at_most) { allow_level(at_most); }

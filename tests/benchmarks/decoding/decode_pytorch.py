@@ -23,7 +23,9 @@ class PyTorch:
         self._append(prompt)
 
     def rewind(self, length: int) -> None:
-        self._cache.crop(length)
+        extra = self._cache.get_seq_length() - length
+        if extra > 0:
+            self._cache.crop(-extra)  # new versions of transformers take no length to keep
 
     def step(self) -> int:
         token = int(self._logits.argmax())

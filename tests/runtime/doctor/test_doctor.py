@@ -254,10 +254,10 @@ def test_what_a_library_prints_is_not_the_answer(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        ({"found": True, "usable": True, "possible": True}, "ok"),
-        ({"found": True, "usable": False, "possible": True}, "not here"),
-        ({"found": False, "usable": False, "possible": True}, "missing"),
-        ({"found": False, "usable": False, "possible": False}, "not here"),
+        ({"found": True, "instructions": "AVX2", "possible": True}, "ok"),
+        ({"found": True, "instructions": None, "possible": True}, "not here"),
+        ({"found": False, "instructions": None, "possible": True}, "missing"),
+        ({"found": False, "instructions": None, "possible": False}, "not here"),
     ],
 )
 def test_kernels_are_missed_where_a_compiler_would_bring_them(answer: Mapping[str, Any], state: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +13,22 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sottovoce.runtime.kernels.library import usable_kernels
+from sottovoce.runtime.kernels.library import LEVELS, instructions, usable_kernels
 
 BLOCK = 32
-needs_kernels = pytest.mark.skipif(
-    usable_kernels() is None, reason="the kernels were not compiled, or this processor has no AVX-512 with VNNI"
-)
+HERE = LEVELS[1 : LEVELS.index(instructions()) + 1]
+needs_kernels = pytest.mark.skipif(not HERE, reason="the kernels were not compiled, or this processor has no AVX2")
+
+
+@contextmanager
+def computing_with(name: str) -> Iterator[None]:
+    """As a processor that has no more than these instructions."""
+    library = ctypes.CDLL(str(usable_kernels()))
+    library.sottovoce_kernels_allow(LEVELS.index(name))
+    try:
+        yield
+    finally:
+        library.sottovoce_kernels_allow(len(LEVELS) - 1)
 
 
 def session(graph: bytes, *, ours: bool = True, threads: int = 2) -> onnxruntime.InferenceSession:

@@ -1,0 +1,121 @@
+/* The loops of products with weights in blocks, in the vectors of whoever includes this. */
+#include "blocked_product.h"
+
+enum {
+    PARTS = TILE_COLUMNS / LANES,
+    FOURS = BLOCK_DEPTH / 4,    /* bytes that a lane multiplies at once */
+    WEIGHT_READ_AHEAD = 4096, /* bytes: with one row, memory is what takes the time */
+};
+
+static void round_row(const packed_weights *weights, const float *values, int64_t row, rounded_rows *into) {
+    const __m256i apart = _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 0, 2, 4, 6, 1, 3, 5, 7,
+                                           8, 10, 12, 14, 9, 11, 13, 15);
+    const int32_t zero = weights->bits == 4 ? 8 : ZERO_OF_BYTES;
+    for (int64_t block = 0; block < into->blocks; block++) {
+        const int64_t left = weights->depth - block * BLOCK_DEPTH, slot = row * into->blocks + block;
+        floats found[BLOCK_DEPTH / LANES], largest = all(0.0f);
+#pragma GCC unroll 4
+        for (int i = 0; i < BLOCK_DEPTH / LANES; i++) {
+            found[i] = load_some(first_lanes(left - i * LANES), values + block * BLOCK_DEPTH + i * LANES);
+            largest = larger(largest, magnitude(found[i]));
+        }
+        const float most = largest_lane(largest);
+        const floats steps = all(most > 0 ? 127.0f / most : 0.0f);
+        int8_t bytes[BLOCK_DEPTH];
+        int32_t total = 0;
+#pragma GCC unroll 4
+        for (int i = 0; i < BLOCK_DEPTH / LANES; i++)
+            total += store_as_bytes(bytes + i * LANES, product(found[i], steps));
+        _mm256_storeu_si256((__m256i *)(into->values + slot * BLOCK_DEPTH),
+                            _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)bytes), apart));
+        into->zeros[slot] = -zero * total;
+        into->scales[slot] = most / 127.0f;
+    }
+}
+
+/* One block of a tile, some of its columns: each vector has four bytes of the depth a column. */
+INLINE void read_block(const uint8_t *at, int bits, integers *bytes) {
+#pragma GCC unroll 4
+    for (int two = 0; two < FOURS; two += 2) {
+        if (bits == 4) {
+            const integers both = load_bytes(at + two / 2 * TILE_LINE);
+            bytes[two] = low_nibbles(both);
+            bytes[two + 1] = high_nibbles(both);
+        } else {
+            bytes[two] = load_bytes(at + two * TILE_LINE);
+            bytes[two + 1] = load_bytes(at + (two + 1) * TILE_LINE);
+        }
+    }
+}
+
+INLINE integers add_products(integers added, integers bytes, int32_t four, int bits) {
+    return bits == 4 ? add_nibble_products(added, bytes, four) : add_byte_products(added, bytes, four);
+}
+
+/* A row's block times a tile's: two sums, so that each waits only for every other product. */
+INLINE integers multiply_block(const integers *bytes, const int32_t *fours, int32_t zeros, int bits) {
+    integers even = all_integers(zeros), odd = all_integers(0);
+#pragma GCC unroll 4
+    for (int four = 0; four < FOURS; four += 2) {
+        even = add_products(even, bytes[four], fours[four], bits);
+        odd = add_products(odd, bytes[four + 1], fours[four + 1], bits);
+    }
+    return sum_of_integers(even, odd);
+}
+
+INLINE void read_weights_ahead(const uint8_t *at, int bits) {
+#pragma GCC unroll 9
+    for (int line = 0; line < packed_block_bytes(bits); line += TILE_LINE)
+        _mm_prefetch((const char *)at + WEIGHT_READ_AHEAD + line, _MM_HINT_T0);
+}
+
+/* `count` and `bits` are constants wherever this is called, so that its loops become registers. */
+INLINE void multiply_rows(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
+                          int64_t first, int count, int bits, float *result) {
+    const uint8_t *at = weights->memory + tile * weights->blocks * packed_block_bytes(bits);
+    floats sums[ROWS_TOGETHER * PARTS];
+#pragma GCC unroll 8
+    for (int i = 0; i < count * PARTS; i++) sums[i] = all(0.0f);
+    for (int64_t block = 0; block < weights->blocks; block++, at += packed_block_bytes(bits)) {
+        if (count == 1) read_weights_ahead(at, bits);
+#pragma GCC unroll 2
+        for (int part = 0; part < PARTS; part++) {
+            integers bytes[FOURS];
+            read_block(at + TILE_COLUMNS * sizeof(float) + part * LANES * 4, bits, bytes);
+            const floats scales = load((const float *)at + part * LANES);
+#pragma GCC unroll 8
+            for (int row = 0; row < count; row++) {
+                const int64_t slot = (first + row) * rows->blocks + block;
+                const integers found =
+                    multiply_block(bytes, (const int32_t *)(rows->values + slot * BLOCK_DEPTH), rows->zeros[slot], bits);
+                floats *added = sums + row * PARTS + part;
+                *added = product_and(as_floats(found), product(scales, all(rows->scales[slot])), *added);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < count * PARTS; i++) {
+        const int64_t column = tile * TILE_COLUMNS + i % PARTS * LANES;
+        const mask there = first_lanes(weights->columns - column);
+        const floats added = bias != NULL ? load_some(there, bias + column) : all(0.0f);
+        store_some(result + (first + i / PARTS) * weights->columns + column, there, sum(sums[i], added));
+    }
+}
+
+#define MULTIPLY_BY(count, bits)                        \
+    for (; row + (count) <= rows->rows; row += (count)) \
+    multiply_rows(weights, rows, bias, tile, row, count, bits, result)
+
+static void multiply_tile(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
+                          float *result) {
+    int64_t row = 0;
+    if (weights->bits == 4) {
+        MULTIPLY_BY(ROWS_TOGETHER, 4);
+        MULTIPLY_BY(2, 4);
+        MULTIPLY_BY(1, 4);
+    } else {
+        MULTIPLY_BY(ROWS_TOGETHER, 8);
+        MULTIPLY_BY(2, 8);
+        MULTIPLY_BY(1, 8);
+    }
+}

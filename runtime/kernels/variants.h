@@ -1,0 +1,30 @@
+/* The loops that are compiled for several kinds of processors, and which of them this one takes. */
+#ifndef SOTTOVOCE_VARIANTS_H
+#define SOTTOVOCE_VARIANTS_H
+
+#include "attention.h"
+#include "blocked_product.h"
+
+typedef struct {
+    /* Round one row of `weights->depth` values. */
+    void (*round_row)(const packed_weights *weights, const float *values, int64_t row, rounded_rows *into);
+    /* All rows times the 16 columns of one tile, into (rows, columns); `bias` has a value a column, or is NULL. */
+    void (*multiply_tile)(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
+                          float *result);
+    /* What positions `from` to `to` of a KV head add to some rows. */
+    void (*attend_rows)(const attention *of, attention_rows *rows, int64_t kv_head, int64_t from, int64_t to);
+} kernel_variant;
+
+extern const kernel_variant AVX512_KERNELS, AVX2_KERNELS;
+
+/* From the slowest to the fastest. */
+enum { NO_KERNELS, AVX2, AVX512 };
+
+/* The fastest that this processor has instructions for, and at most what was allowed; NULL if none. */
+const kernel_variant *chosen_kernels(void);
+
+/* Which one that is. */
+int chosen_level(void);
+void allow_level(int at_most);
+
+#endif
