@@ -63,42 +63,52 @@ INLINE integers multiply_block(const integers *bytes, const int32_t *fours, int3
     return sum_of_integers(even, odd);
 }
 
-INLINE void read_weights_ahead(const uint8_t *at, int bits) {
-#pragma GCC unroll 9
-    for (int line = 0; line < packed_block_bytes(bits); line += TILE_LINE)
-        _mm_prefetch((const char *)at + WEIGHT_READ_AHEAD + line, _MM_HINT_T0);
+INLINE void read_weights_ahead(const uint8_t *pair, int bits) {
+#pragma GCC unroll 17
+    for (int line = 0; line < pair_bytes(bits); line += TILE_LINE)
+        _mm_prefetch((const char *)pair + WEIGHT_READ_AHEAD + line, _MM_HINT_T0);
+}
+
+/* A block of a tile times that of `count` rows, added to `sums` (count, PARTS). */
+INLINE void add_block(const rounded_rows *rows, const uint8_t *pair, int64_t block, int64_t first, int count, int bits,
+                      floats *sums) {
+    const uint16_t *scales_at = (const uint16_t *)pair + block % 2 * TILE_COLUMNS;
+    const uint8_t *values = pair + TILE_LINE + block % 2 * block_value_bytes(bits);
+#pragma GCC unroll 2
+    for (int part = 0; part < PARTS; part++) {
+        integers bytes[FOURS];
+        read_block(values + part * LANES * 4, bits, bytes);
+        const floats scales = load_halves(scales_at + part * LANES);
+#pragma GCC unroll 8
+        for (int row = 0; row < count; row++) {
+            const int64_t slot = (first + row) * rows->blocks + block;
+            const integers found =
+                multiply_block(bytes, (const int32_t *)(rows->values + slot * BLOCK_DEPTH), rows->zeros[slot], bits);
+            floats *sum_at = sums + row * PARTS + part;
+            *sum_at = product_and(as_floats(found), product(scales, all(rows->scales[slot])), *sum_at);
+        }
+    }
 }
 
 /* `count` and `bits` are constants wherever this is called, so that its loops become registers. */
 INLINE void multiply_rows(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
                           int64_t first, int count, int bits, float *result) {
-    const uint8_t *at = weights->memory + tile * weights->blocks * packed_block_bytes(bits);
+    const uint8_t *start = weights->memory + tile * tile_bytes(weights), *pair = start + TILE_LINE;
     floats sums[ROWS_TOGETHER * PARTS];
 #pragma GCC unroll 8
     for (int i = 0; i < count * PARTS; i++) sums[i] = all(0.0f);
-    for (int64_t block = 0; block < weights->blocks; block++, at += packed_block_bytes(bits)) {
-        if (count == 1) read_weights_ahead(at, bits);
-#pragma GCC unroll 2
-        for (int part = 0; part < PARTS; part++) {
-            integers bytes[FOURS];
-            read_block(at + TILE_COLUMNS * sizeof(float) + part * LANES * 4, bits, bytes);
-            const floats scales = load((const float *)at + part * LANES);
-#pragma GCC unroll 8
-            for (int row = 0; row < count; row++) {
-                const int64_t slot = (first + row) * rows->blocks + block;
-                const integers found =
-                    multiply_block(bytes, (const int32_t *)(rows->values + slot * BLOCK_DEPTH), rows->zeros[slot], bits);
-                floats *added = sums + row * PARTS + part;
-                *added = product_and(as_floats(found), product(scales, all(rows->scales[slot])), *added);
-            }
-        }
+    for (int64_t block = 0; block < weights->blocks; block += 2, pair += pair_bytes(bits)) {
+        if (count == 1) read_weights_ahead(pair, bits);
+        add_block(rows, pair, block, first, count, bits, sums);
+        add_block(rows, pair, block + 1, first, count, bits, sums);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < count * PARTS; i++) {
-        const int64_t column = tile * TILE_COLUMNS + i % PARTS * LANES;
+        const int64_t part = i % PARTS * LANES, column = tile * TILE_COLUMNS + part;
         const mask there = first_lanes(weights->columns - column);
         const floats added = bias != NULL ? load_some(there, bias + column) : all(0.0f);
-        store_some(result + (first + i / PARTS) * weights->columns + column, there, sum(sums[i], added));
+        store_some(result + (first + i / PARTS) * weights->columns + column, there,
+                   product_and(sums[i], load((const float *)start + part), added));
     }
 }
 

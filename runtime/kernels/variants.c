@@ -8,6 +8,7 @@ static int level_here(void) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
         return AVX512;
+    /* Every processor with AVX2 has FMA and F16C. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? AVX2 : NO_KERNELS;
 }
 

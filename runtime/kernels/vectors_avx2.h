@@ -1,13 +1,12 @@
-/* Eight lanes, for processors with AVX2 and FMA. */
+/* Eight lanes, for processors with AVX2, FMA and F16C. */
 #ifndef SOTTOVOCE_VECTORS_H
 #define SOTTOVOCE_VECTORS_H
 
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #include <immintrin.h>
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#define VARIANT(name) name##_avx2
 
 enum { LANES = 8, ROWS_TOGETHER = 4, SUMS_TOGETHER = 8 };
 
@@ -17,6 +16,7 @@ typedef __m256i mask;     /* all bits of a lane, or none */
 
 INLINE floats load(const float *from) { return _mm256_loadu_ps(from); }
 INLINE floats load_some(mask lanes, const float *from) { return _mm256_maskload_ps(from, lanes); }
+INLINE floats load_halves(const uint16_t *from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)); }
 INLINE void store(float *into, floats of) { _mm256_storeu_ps(into, of); }
 INLINE void store_some(float *into, mask lanes, floats of) { _mm256_maskstore_ps(into, lanes, of); }
 INLINE floats all(float of) { return _mm256_set1_ps(of); }

@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#define VARIANT(name) name##_avx512
 
 enum { LANES = 16, ROWS_TOGETHER = 8, SUMS_TOGETHER = 16 };
 
@@ -17,6 +16,7 @@ typedef __mmask16 mask;
 
 INLINE floats load(const float *from) { return _mm512_loadu_ps(from); }
 INLINE floats load_some(mask lanes, const float *from) { return _mm512_maskz_loadu_ps(lanes, from); }
+INLINE floats load_halves(const uint16_t *from) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from)); }
 INLINE void store(float *into, floats of) { _mm512_storeu_ps(into, of); }
 INLINE void store_some(float *into, mask lanes, floats of) { _mm512_mask_storeu_ps(into, lanes, of); }
 INLINE floats all(float of) { return _mm512_set1_ps(of); }

@@ -106,9 +106,10 @@ class BlockedWeights:
         return _model(helper.make_graph([node], "product", [rows], [result], initializers))
 
     def product(self, rows: np.ndarray) -> np.ndarray:
-        """What rows, rounded to 8 bits by blocks of 32, times the weights are."""
-        zero = 2 ** (self.bits - 1)
-        weights = (self.values.astype(np.float64) - zero) * self.scales[:, :, None]
+        """What rows, rounded to 8 bits by blocks of 32, times the weights are, whose scales are rounded to 16 bits."""
+        zero, largest_scale = 2 ** (self.bits - 1), np.abs(self.scales).max(axis=1, keepdims=True)
+        scales = (self.scales / largest_scale).astype(np.float16) * largest_scale.astype(np.float64)
+        weights = (self.values.astype(np.float64) - zero) * scales[:, :, None]
         padded = np.zeros((rows.shape[0], -(-self.depth // BLOCK) * BLOCK), np.float32)
         padded[:, : self.depth] = rows
         parts = padded.reshape(rows.shape[0], -1, BLOCK)
