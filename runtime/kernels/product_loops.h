@@ -3,7 +3,7 @@
 
 enum {
     PARTS = TILE_COLUMNS / LANES,
-    FOURS = BLOCK_DEPTH / 4,    /* bytes that a lane multiplies at once */
+    FOURS = BLOCK_DEPTH / 4,  /* bytes that a lane multiplies at once */
     WEIGHT_READ_AHEAD = 4096, /* bytes: with one row, memory is what takes the time */
 };
 
