@@ -62,6 +62,7 @@ class CpuSpelling(Opset23Spelling):
 
     def __init__(self, graph: GraphBuilder, heads: Heads) -> None:
         super().__init__(graph, heads)
+        graph.import_domain(DOMAIN)  # also for products that ONNX Runtime makes of integer weights: see runtime/kernels
         self._shared: _OfAllLayers | None = None
 
     def attend(self, projected: Projections, positions: Positions) -> str:

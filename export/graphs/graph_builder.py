@@ -52,12 +52,16 @@ class GraphBuilder:
         self.node(op_type, inputs, (output,), **attributes)
         return output
 
+    def import_domain(self, domain: str) -> None:
+        """Name a domain of operators (version 1), whether or not a node is of it."""
+        self._domains.add(domain)
+
     def node(
         self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], *, domain: str = "", **attributes: Any
     ) -> None:
         """Add a node with any number of results, of the standard's operators or of another domain's (version 1)."""
         names = [self._claim(output) for output in outputs]
-        self._domains.add(domain)
+        self.import_domain(domain)
         self._nodes.append(helper.make_node(op_type, inputs, names, name=names[0], domain=domain, **attributes))
 
     def weight(self, name: str, values: Weights | WeightBlocks) -> str:

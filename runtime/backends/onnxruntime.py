@@ -74,7 +74,7 @@ class OnnxRuntimeSession:
         self._spec = spec
         self._path = path
         with self._failures("cannot load the graph"):
-            self._session: Any = self._open(path, _session_options(spec, threads))
+            self._session: Any = self._open(path, _session_options(spec, path, threads))
         self._check_names()
 
     @property
@@ -271,7 +271,7 @@ class OnnxRuntimeCache:
         return (1, self._layout.kv_heads, capacity, self._layout.head_size)
 
 
-def _session_options(spec: GraphSpec, threads: int | None) -> Any:
+def _session_options(spec: GraphSpec, path: Path, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_ERRORS_ONLY
     options.intra_op_num_threads = threads or available_cores()
@@ -287,7 +287,7 @@ def _session_options(spec: GraphSpec, threads: int | None) -> Any:
             options.add_session_config_entry(key, value)
     else:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    kernels = kernels_for(spec)
+    kernels = kernels_for(spec, path)
     if kernels is not None:
         options.register_custom_ops_library(str(kernels))
     return options

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import mmap
 from pathlib import Path
 
 from sottovoce.runtime.manifest import GraphSpec
@@ -17,6 +18,7 @@ MODULE = "sottovoce.runtime.kernels._compiled"
 """Not a module to import, but a library for ONNX Runtime, built and installed as one."""
 LEVELS = (None, "AVX2", "AVX-512")
 """By the library's own numbers."""
+DOMAIN = b"com.microsoft"
 HEAD_SIZES = range(16, 129, 16)
 """Channels of an attention head that the kernels take."""
 
@@ -44,11 +46,21 @@ def usable_kernels() -> Path | None:
     return compiled_kernels() if instructions() else None
 
 
-def kernels_for(spec: GraphSpec) -> Path | None:
-    """The library, if it computes all of a graph's operators that it has kernels for: those in float32."""
-    if spec.floats != "fp32":
+def kernels_for(spec: GraphSpec, path: Path) -> Path | None:
+    """The library, if it computes all operators of a graph that it has kernels for: those in float32.
+
+    Args:
+        spec: the graph's contract.
+        path: the graph. One that does not name the operators' domain is left alone: ONNX Runtime fuses operators of its
+            own into such a graph, and does not find them beside registered ones, whose version it then asks for.
+    """
+    cache = spec.cache
+    if spec.floats != "fp32" or cache is None or cache.dtype != "float32" or cache.head_size not in HEAD_SIZES:
         return None
-    if spec.cache is not None and spec.dialect == "cpu":
-        takes_cache = spec.cache.dtype == "float32" and spec.cache.head_size in HEAD_SIZES
-        return usable_kernels() if takes_cache else None
-    return usable_kernels() if spec.has_integer_weights else None
+    return usable_kernels() if _names_domain(path) else None
+
+
+def _names_domain(path: Path) -> bool:
+    """Whether the domain is among those that a graph imports; its weights lie elsewhere, so it is small."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as graph:
+        return graph.find(DOMAIN) >= 0
