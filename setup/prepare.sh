@@ -18,7 +18,7 @@ if [ "$wanted" = bench ]; then
     extras=$extras,bench
     lists+=(setup/bench-packages.txt)
 fi
-stamp="$venv/.sottovoce-${wanted:+$wanted-}$(cat pyproject.toml setup/constraints.txt | sha256sum | cut -c1-16)"
+stamp="$venv/.sottovoce-${wanted:+$wanted-}$(cat pyproject.toml setup/constraints.txt runtime/kernels/*.[ch] | sha256sum | cut -c1-16)"
 
 install_system_packages() {
     command -v dpkg-query >/dev/null || return 0

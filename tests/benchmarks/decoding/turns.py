@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from decoding.asked_peer import AskedPeer
 from sottovoce.runtime.progress import Progress
 
 PREFILLED = 512
+SPINNING_S = 0.3
+"""Threads of whoever computed before may spin for so long for more work: OpenMP's do, and those of an engine."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def take_turns(
             peer.ask(do="decode", count=2)
         for _ in range(effort.rounds):
             for name, peer in peers.items():
+                time.sleep(SPINNING_S)
                 found = peer.ask(do="decode", count=effort.tokens)
                 seconds[name].append(found["seconds"] / effort.tokens)
                 if name == ours:
@@ -79,6 +83,7 @@ def take_turns(
         peer.ask(do="prefill", prompt=list(prompt[:PREFILLED]))
     for _ in range(effort.prefills):
         for name, peer in peers.items():
+            time.sleep(SPINNING_S)
             seconds_all = peer.ask(do="prefill", prompt=list(prompt[:PREFILLED]))["seconds"]
             speeds.prefill[name].append(seconds_all / PREFILLED)
         done += 1
