@@ -14,8 +14,9 @@ from pathlib import Path
 
 from sottovoce.runtime.manifest import GraphSpec
 
-MODULE = "sottovoce.runtime.kernels._compiled"
-"""Not a module to import, but a library for ONNX Runtime, built and installed as one."""
+MODULE = "sottovoce.runtime.kernels.compiled.library"
+"""Not a module to import, but a library for ONNX Runtime, built and installed as one. It lies in a folder that is no
+package, so that nobody who imports all modules there are tries it."""
 LEVELS = (None, "AVX2", "AVX-512")
 """By the library's own numbers."""
 DOMAIN = b"com.microsoft"
@@ -25,7 +26,10 @@ HEAD_SIZES = range(16, 129, 16)
 
 def compiled_kernels() -> Path | None:
     """The library, or None where it was not compiled."""
-    found = importlib.util.find_spec(MODULE)
+    try:
+        found = importlib.util.find_spec(MODULE)
+    except ModuleNotFoundError:  # not even the folder
+        return None
     return Path(found.origin) if found is not None and found.origin else None
 
 
