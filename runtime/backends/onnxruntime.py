@@ -74,7 +74,7 @@ class OnnxRuntimeSession:
         self._spec = spec
         self._path = path
         with self._failures("cannot load the graph"):
-            self._session: Any = self._open(path, _session_options(spec, path, threads))
+            self._session: Any = self._load(threads, kernels_for(spec, path))
         self._check_names()
 
     @property
@@ -136,6 +136,17 @@ class OnnxRuntimeSession:
 
     def _run_bound(self, binding: Any) -> None:
         self._session.run_with_iobinding(binding)
+
+    def _load(self, threads: int | None, kernels: Path | None) -> Any:
+        """With kernels of ours, unless they refuse one of the graph's operators that has their name."""
+        options = _session_options(self._spec, threads)
+        if kernels is None:
+            return self._open(self._path, options)
+        options.register_custom_ops_library(str(kernels))
+        try:
+            return self._open(self._path, options)
+        except Exception:  # noqa: BLE001  # ONNX Runtime's have no common base; what else is wrong is so again
+            return self._open(self._path, _session_options(self._spec, threads))
 
     def _open(self, path: Path, options: Any) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
@@ -271,7 +282,7 @@ class OnnxRuntimeCache:
         return (1, self._layout.kv_heads, capacity, self._layout.head_size)
 
 
-def _session_options(spec: GraphSpec, path: Path, threads: int | None) -> Any:
+def _session_options(spec: GraphSpec, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_ERRORS_ONLY
     options.intra_op_num_threads = threads or available_cores()
@@ -287,7 +298,4 @@ def _session_options(spec: GraphSpec, path: Path, threads: int | None) -> Any:
             options.add_session_config_entry(key, value)
     else:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    kernels = kernels_for(spec, path)
-    if kernels is not None:
-        options.register_custom_ops_library(str(kernels))
     return options

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_graphs import needs_kernels
+from kernel_graphs import BlockedWeights, needs_kernels, session
 
 from sottovoce.calibration.bundles.writer import BundleWriter
 from sottovoce.calibration.quantization.plan import parse_plan
@@ -20,7 +20,7 @@ from sottovoce.export.export import ExportOptions, export
 from sottovoce.runtime.backends import onnxruntime as backend
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.kernels.library import compiled_kernels, kernels_for, usable_kernels
-from sottovoce.runtime.manifest import GraphSpec, StageName
+from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
 from sottovoce.runtime.stages.decoder import DecoderStage
 
 DECODERS: tuple[StageName, ...] = ("language_model", "speech_codes")
@@ -115,6 +115,24 @@ def test_integers_are_as_near_to_exact_products_as_others(
     exact, _ = _says(quantized, stage)
     assert 0 < _rms(ours - exact) <= 1.1 * _rms(theirs - exact)
     assert _rms(ours - exact) <= 0.02 * _rms(exact)
+
+
+@needs_kernels
+def test_what_they_refuse_others_compute(exported: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = BlockedWeights(4, 96, 50, 32)
+    (tmp_path / "product.onnx").write_bytes(weights.graph(zero_point=7))
+    spec = replace(
+        exported.graph("codec"),
+        inputs=(TensorSpec("rows", "rows", "float32", (1, "count", 96)),),
+        outputs=(TensorSpec("result", "result", "float32", (1, "count", 50)),),
+    )
+    monkeypatch.setattr(backend, "kernels_for", lambda spec, path: usable_kernels())
+    loaded = backend.OnnxRuntimeSession("codec", spec, tmp_path / "product.onnx", threads=1)
+    rows = np.random.default_rng(2).normal(size=(1, 3, 96)).astype(np.float32)
+    (expected,) = session(weights.graph(zero_point=7), ours=False).run(None, {"rows": rows})
+    assert loaded.run({"rows": rows})["result"] == pytest.approx(
+        expected, abs=0.01
+    )  # one of them rounds its rows to 8 bits
 
 
 def _rms(values: np.ndarray) -> float:
