@@ -71,7 +71,8 @@ void attend(const attention *of, const attention_plan *plan, int64_t task, float
 static void join(row_state *into, const row_state *other, int64_t head_size) {
     if (other->sum == 0.0f) return;
     const float largest = fmaxf(into->largest, other->largest);
-    const float ours = into->sum == 0.0f ? 0.0f : expf(into->largest - largest), theirs = expf(other->largest - largest);
+    const float ours = into->sum == 0.0f ? 0.0f : expf(into->largest - largest);
+    const float theirs = expf(other->largest - largest);
     into->largest = largest;
     into->sum = into->sum * ours + other->sum * theirs;
     for (int64_t i = 0; i < head_size; i++) into->mixed[i] = into->mixed[i] * ours + other->mixed[i] * theirs;

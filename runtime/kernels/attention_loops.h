@@ -27,7 +27,7 @@ INLINE void read_ahead(const float *from, int64_t count) {
         _mm_prefetch((const char *)(from + line) + ATTENTION_READ_AHEAD, _MM_HINT_T0);
 }
 
-/* Scores of one row for as many positions as a vector has lanes. There are `count`: for those that are not, the last. */
+/* Scores of one row for as many positions as a vector has lanes; behind the first `count`, the last one again. */
 INLINE floats score_lanes(const float *query, const float *keys, int vectors, int64_t count) {
     floats products[LANES];
 #pragma GCC unroll 16
@@ -36,7 +36,8 @@ INLINE floats score_lanes(const float *query, const float *keys, int vectors, in
         products[position] = product(load(query), load(key));
 #pragma GCC unroll 16
         for (int vector = 1; vector < vectors; vector++)
-            products[position] = product_and(load(query + vector * LANES), load(key + vector * LANES), products[position]);
+            products[position] =
+                product_and(load(query + vector * LANES), load(key + vector * LANES), products[position]);
     }
     return sums_of_lanes(products);
 }
@@ -55,7 +56,7 @@ INLINE void score(const attention *of, attention_rows *rows, const float *keys, 
     }
 }
 
-/* Scores become weights relative to the largest one so far, and what was mixed before is brought to the same measure. */
+/* Scores become weights relative to the largest one so far, and what was mixed before is brought to that measure. */
 INLINE void weigh(attention_rows *rows, int row, int64_t start, int64_t end, int vectors) {
     row_state *state = rows->state + row;
     float *weights = rows->weights[row];

@@ -1,4 +1,4 @@
-/* com.microsoft's GroupQueryAttention as the `cpu` dialect writes it: one sequence, float32, positions turned before. */
+/* com.microsoft's GroupQueryAttention as the `cpu` dialect writes it: one sequence, float32, turned beforehand. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +9,7 @@
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, LAST_PLACE, FILLED, NOT_TAKEN, SINKS = 11, INPUTS };
 enum { CONTEXT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
+enum { MOST_HEADS = 1 << 16 };
 
 typedef struct {
     OrtApi *api;
@@ -28,14 +29,32 @@ static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKern
     if (integer_attribute(api, info, "do_rotary", 0) != 0 || integer_attribute(api, info, "smooth_softmax", 0) > 0 ||
         integer_attribute(api, info, "local_window_size", -1) != -1 || float_attribute(api, info, "softcap", 0) != 0)
         return refuse(api, "GroupQueryAttention here is plain: no rotary positions, window, cap or smoothing");
+    const int64_t query_heads = integer_attribute(api, info, "num_heads", 0);
+    const int64_t kv_heads = integer_attribute(api, info, "kv_num_heads", 0);
+    if (kv_heads < 1 || query_heads < kv_heads || query_heads > MOST_HEADS || query_heads % kv_heads != 0)
+        return refuse(api, "GroupQueryAttention: KV heads do not divide the query heads");
     kernel *kept = malloc(sizeof *kept);
     if (kept == NULL) return ort_CreateStatus(api)(ORT_FAIL, "no memory for a kernel");
     kept->api = api;
-    kept->query_heads = integer_attribute(api, info, "num_heads", 0);
-    kept->kv_heads = integer_attribute(api, info, "kv_num_heads", 0);
+    kept->query_heads = query_heads;
+    kept->kv_heads = kv_heads;
     kept->scale = float_attribute(api, info, "scale", 0);
     *made = kept;
     return NULL;
+}
+
+static int same_sizes(const tensor *a, const tensor *b) {
+    return b->data != NULL && a->dimensions == b->dimensions &&
+           memcmp(a->sizes, b->sizes, a->dimensions * sizeof *a->sizes) == 0;
+}
+
+/* A graph is not trusted: heads times their size are the widths, and what comes in pairs is of one size. */
+static int fit_one_another(const kernel *of, const tensor *inputs) {
+    const tensor *query = inputs + QUERY, *key = inputs + KEY, *past = inputs + PAST_KEY, *sinks = inputs + SINKS;
+    return key->data != NULL && key->dimensions == 3 && key->sizes[0] == 1 && key->sizes[1] == query->sizes[1] &&
+           query->sizes[2] == of->query_heads * past->sizes[3] && key->sizes[2] == of->kv_heads * past->sizes[3] &&
+           past->sizes[1] == of->kv_heads && same_sizes(key, inputs + VALUE) && same_sizes(past, inputs + PAST_VALUE) &&
+           (sinks->data == NULL || element_count(sinks) == of->query_heads);
 }
 
 /* The call's inputs, as far as they fit one another. */
@@ -44,18 +63,16 @@ static OrtStatus *read_inputs(const kernel *of, const OrtKernelContext *context,
     for (size_t index = NOT_TAKEN; index < SINKS; index++)
         if (inputs[index].data != NULL) return refuse(of->api, "GroupQueryAttention here takes no bias or angles");
     const tensor *query = inputs + QUERY, *past = inputs + PAST_KEY;
-    if (query->dimensions != 3 || query->sizes[0] != 1 || inputs[KEY].data == NULL || past->dimensions != 4)
-        return refuse(of->api, "GroupQueryAttention here takes one sequence of query, key, value, with a past");
+    if (query->dimensions != 3 || query->sizes[0] != 1 || past->dimensions != 4 || past->sizes[0] != 1)
+        return refuse(of->api, "GroupQueryAttention here takes one sequence, with a past");
     found->query_heads = of->query_heads;
     found->kv_heads = of->kv_heads;
     found->head_size = past->sizes[3];
     found->capacity = past->sizes[2];
     found->queries = query->sizes[1];
-    found->filled = *(const int32_t *)inputs[FILLED].data;
+    found->filled = element_count(inputs + FILLED) == 1 ? *(const int32_t *)inputs[FILLED].data : -1;
     found->scale = of->scale != 0 ? of->scale : 1.0f / sqrtf((float)found->head_size);
-    if (query->sizes[2] != of->query_heads * found->head_size || past->sizes[1] != of->kv_heads ||
-        inputs[KEY].sizes[2] != of->kv_heads * found->head_size || inputs[KEY].sizes[1] != found->queries)
-        return refuse(of->api, "GroupQueryAttention: query, key and past do not fit one another");
+    if (!fit_one_another(of, inputs)) return refuse(of->api, "GroupQueryAttention: its inputs do not fit one another");
     if (!attention_takes(found->head_size)) return refuse(of->api, "GroupQueryAttention here has heads of 16 to 128");
     if (found->filled < found->queries || found->filled > found->capacity)
         return refuse(of->api, "GroupQueryAttention: the past has no room for these positions");

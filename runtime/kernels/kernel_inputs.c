@@ -18,23 +18,14 @@ float float_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, 
     return otherwise;
 }
 
-OrtStatus *constant_input(OrtApi *api, const OrtKernelInfo *info, size_t index, void **data) {
-    size_t count;
-    int is_constant = 0;
-    const OrtValue *value = NULL;
-    *data = NULL;
-    ORT_TRY(ort_KernelInfo_GetInputCount(api)(info, &count));
-    if (index >= count) return NULL;
-    ORT_TRY(ort_KernelInfoGetConstantInput_tensor(api)(info, index, &is_constant, &value));
-    return is_constant && value != NULL ? ort_GetTensorMutableData(api)((OrtValue *)value, data) : NULL;
+int64_t element_count(const tensor *of) {
+    int64_t count = 1;
+    for (size_t i = 0; i < of->dimensions; i++) count *= of->sizes[i];
+    return count;
 }
 
-OrtStatus *run_input(OrtApi *api, const OrtKernelContext *context, size_t index, tensor *found) {
-    const OrtValue *value;
+static OrtStatus *read_tensor(OrtApi *api, const OrtValue *value, tensor *found) {
     OrtTensorTypeAndShapeInfo *shape;
-    *found = (tensor){.data = NULL};
-    ORT_TRY(ort_KernelContext_GetInput(api)(context, index, &value));
-    if (value == NULL) return NULL;
     ORT_TRY(ort_GetTensorMutableData(api)((OrtValue *)value, &found->data));
     ORT_TRY(ort_GetTensorTypeAndShape(api)(value, &shape));
     OrtStatus *problem = ort_GetDimensionsCount(api)(shape, &found->dimensions);
@@ -42,6 +33,24 @@ OrtStatus *run_input(OrtApi *api, const OrtKernelContext *context, size_t index,
     if (problem == NULL) problem = ort_GetDimensions(api)(shape, found->sizes, found->dimensions);
     ort_ReleaseTensorTypeAndShapeInfo(api)(shape);
     return problem;
+}
+
+OrtStatus *constant_input(OrtApi *api, const OrtKernelInfo *info, size_t index, tensor *found) {
+    size_t count;
+    int is_constant = 0;
+    const OrtValue *value = NULL;
+    *found = (tensor){.data = NULL};
+    ORT_TRY(ort_KernelInfo_GetInputCount(api)(info, &count));
+    if (index >= count) return NULL;
+    ORT_TRY(ort_KernelInfoGetConstantInput_tensor(api)(info, index, &is_constant, &value));
+    return is_constant && value != NULL ? read_tensor(api, value, found) : NULL;
+}
+
+OrtStatus *run_input(OrtApi *api, const OrtKernelContext *context, size_t index, tensor *found) {
+    const OrtValue *value;
+    *found = (tensor){.data = NULL};
+    ORT_TRY(ort_KernelContext_GetInput(api)(context, index, &value));
+    return value != NULL ? read_tensor(api, value, found) : NULL;
 }
 
 OrtStatus *run_output(OrtApi *api, OrtKernelContext *context, size_t index, const int64_t *sizes, size_t dimensions,

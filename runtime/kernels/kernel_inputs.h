@@ -6,7 +6,7 @@
 
 enum { MOST_DIMENSIONS = 8 };
 
-/* An input or output of a run; `data` is NULL where an optional one is not there. */
+/* An input; `data` is NULL where an optional one is not there. */
 typedef struct {
     void *data;
     size_t dimensions;
@@ -19,8 +19,10 @@ OrtStatus *refuse(OrtApi *api, const char *why);
 int64_t integer_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t otherwise);
 float float_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, float otherwise);
 
-/* The data of a constant input; NULL where the graph gives none. */
-OrtStatus *constant_input(OrtApi *api, const OrtKernelInfo *info, size_t index, void **data);
+int64_t element_count(const tensor *of);
+
+/* A constant input; its data is NULL where the graph gives none. */
+OrtStatus *constant_input(OrtApi *api, const OrtKernelInfo *info, size_t index, tensor *found);
 
 OrtStatus *run_input(OrtApi *api, const OrtKernelContext *context, size_t index, tensor *found);
 OrtStatus *run_output(OrtApi *api, OrtKernelContext *context, size_t index, const int64_t *sizes, size_t dimensions,

@@ -26,7 +26,8 @@ static OrtStatus *create_domain(OrtApi *api) {
 }
 
 /* By this name ONNX Runtime calls a library that is registered. */
-__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
+__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options,
+                                                                    const OrtApiBase *base) {
     OrtApi *api = base->GetApi(ORT_INTERFACE);
     pthread_mutex_lock(&lock);
     OrtStatus *problem = domain == NULL ? create_domain(api) : NULL;

@@ -77,8 +77,8 @@ class BlockedWeights:
     def bias(self) -> np.ndarray:
         return np.random.default_rng(self.seed + 2).normal(size=self.columns).astype(np.float32)
 
-    def graph(self, *, bias: bool = False, zero_point: int | None = None) -> bytes:
-        """One MatMulNBits; with `zero_point` in all places, if any."""
+    def graph(self, *, bias: bool = False, zero_point: int | None = None, **attributes: int) -> bytes:
+        """One MatMulNBits; with `zero_point` in all places, if any, and other attributes than are true of it."""
         values = self.values
         packed = values[:, :, 0::2] | (values[:, :, 1::2] << 4) if self.bits == 4 else values
         constants = {"weights": packed, "scales": self.scales}
@@ -95,11 +95,8 @@ class BlockedWeights:
             inputs,
             ["result"],
             domain="com.microsoft",
-            K=self.depth,
-            N=self.columns,
-            bits=self.bits,
-            block_size=self.block,
-            accuracy_level=4,
+            **{"K": self.depth, "N": self.columns, "bits": self.bits, "block_size": self.block, "accuracy_level": 4}
+            | attributes,
         )
         initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
         rows, result = _float("rows", 1, "count", self.depth), _float("result", 1, "count", self.columns)
@@ -133,7 +130,8 @@ class AttentionShape:
     sink: float = -6e4
     scale: float = 0.125
 
-    def graph(self) -> bytes:
+    def graph(self, **attributes: int) -> bytes:
+        """One GroupQueryAttention, with other attributes than are true of it, if any."""
         cache = (1, self.kv_heads, "capacity", self.head_size)
         wide, narrow = self.query_heads * self.head_size, self.kv_heads * self.head_size
         inputs = ["query", "key", "value", "past_key", "past_value", "last", "filled", "", "", "", "", "sink"]
@@ -142,9 +140,7 @@ class AttentionShape:
             inputs,
             ["context", "present_key", "present_value"],
             domain="com.microsoft",
-            num_heads=self.query_heads,
-            kv_num_heads=self.kv_heads,
-            scale=self.scale,
+            **{"num_heads": self.query_heads, "kv_num_heads": self.kv_heads, "scale": self.scale} | attributes,
         )
         given = [
             _float("query", 1, "queries", wide),

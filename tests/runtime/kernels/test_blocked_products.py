@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
 from kernel_graphs import BlockedWeights, needs_kernels, session
 
@@ -63,6 +64,23 @@ def test_other_zero_points_are_refused(bits: int, elsewhere: int) -> None:
 def test_small_blocks_are_refused() -> None:
     with pytest.raises(Exception, match="blocks of 32"):
         session(BlockedWeights(4, 96, 50, 16).graph())
+
+
+@pytest.mark.parametrize(
+    "lie", [{"K": 128}, {"K": 64}, {"N": 51}, {"N": 0}, {"K": -96}, {"bits": 8}, {"block_size": 64}]
+)
+def test_attributes_that_the_tensors_belie_are_refused(lie: dict[str, int]) -> None:
+    """A graph is not trusted: nothing is read behind a tensor's end."""
+    with pytest.raises(Exception, match=r"MatMulNBits: (weights, scales|K or N)"):
+        session(BlockedWeights(4, 96, 50, 32).graph(**lie))
+
+
+def test_rows_of_another_length_are_refused() -> None:
+    weights = BlockedWeights(4, 96, 50, 32)
+    graph = onnx.load_from_string(weights.graph())
+    graph.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 64
+    with pytest.raises(Exception, match="not as long as K says"):
+        session(graph.SerializeToString()).run(None, {"rows": np.ones((1, 1, 64), np.float32)})
 
 
 def test_it_is_ours_that_computes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from kernel_graphs import AttentionShape, needs_kernels, session
 
@@ -85,3 +86,24 @@ def test_other_sizes_are_refused() -> None:
     shape = AttentionShape(2, 1, 40, 4, 1, 8)
     with pytest.raises(Exception, match="heads of 16 to 128"):
         session(shape.graph()).run(None, shape.feeds())
+
+
+@pytest.mark.parametrize("lie", [{"num_heads": 8}, {"kv_num_heads": 0}, {"kv_num_heads": 9}, {"num_heads": 12}])
+def test_heads_that_the_tensors_belie_are_refused(lie: dict[str, int]) -> None:
+    """A graph is not trusted: nothing is read behind a tensor's end."""
+    shape = AttentionShape(9, 3, 64, 4, 1, 8)
+    with pytest.raises(Exception, match=r"GroupQueryAttention: (its inputs do not fit|KV heads do not divide)"):
+        session(shape.graph(**lie)).run(None, shape.feeds())
+
+
+@pytest.mark.parametrize("name", ["value", "past_value"])
+def test_values_of_another_size_than_keys_are_refused(name: str) -> None:
+    shape = AttentionShape(9, 3, 64, 4, 1, 8)
+    graph = onnx.load_from_string(shape.graph())
+    for value in (*graph.graph.input, *graph.graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            dimension.Clear()
+    feeds = shape.feeds()
+    feeds[name] = feeds[name][..., :32].copy()
+    with pytest.raises(Exception, match="do not fit one another"):
+        session(graph.SerializeToString()).run(None, feeds)
