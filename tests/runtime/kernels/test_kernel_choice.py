@@ -113,6 +113,8 @@ def test_integers_are_as_near_to_exact_products_as_others(
     theirs, _ = _says(quantized, stage)
     monkeypatch.setitem(backend.INTEGER_WEIGHTS, "session.qdq_matmulnbits_accuracy_level", "1")
     exact, _ = _says(quantized, stage)
+    if np.array_equal(theirs, exact):
+        pytest.skip("this ONNX Runtime (before 1.32) has no kernel for such weights, and multiplies floats")
     assert 0 < _rms(ours - exact) <= 1.1 * _rms(theirs - exact)
     assert _rms(ours - exact) <= 0.02 * _rms(exact)
 
