@@ -74,7 +74,7 @@ class OnnxRuntimeSession:
         self._spec = spec
         self._path = path
         with self._failures("cannot load the graph"):
-            self._session: Any = self._load(threads, kernels_for(spec, path))
+            self._session: Any = self._load(threads)
         self._check_names()
 
     @property
@@ -137,9 +137,13 @@ class OnnxRuntimeSession:
     def _run_bound(self, binding: Any) -> None:
         self._session.run_with_iobinding(binding)
 
-    def _load(self, threads: int | None, kernels: Path | None) -> Any:
+    def _kernels(self) -> Path | None:
+        """The library of our kernels that is to be registered for this graph, if any."""
+        return kernels_for(self._spec, self._path)
+
+    def _load(self, threads: int | None) -> Any:
         """With kernels of ours, unless they refuse one of the graph's operators that has their name."""
-        options = _session_options(self._spec, threads)
+        options, kernels = _session_options(self._spec, threads), self._kernels()
         if kernels is None:
             return self._open(self._path, options)
         options.register_custom_ops_library(str(kernels))

@@ -94,6 +94,9 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
 
+    def _kernels(self) -> None:
+        """None: they compute on a processor, and would hide the provider's own of the same names."""
+
     def _open(self, path: Path, options: Any) -> Any:
         provider = self._provider
         if provider.plugin is not None:

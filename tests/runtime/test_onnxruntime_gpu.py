@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from small_decoder import CONTEXT, WIDTH, small_decoder
 
+from sottovoce.runtime.backends import onnxruntime as onnxruntime_backend
 from sottovoce.runtime.backends import open_session
 from sottovoce.runtime.backends.onnxruntime_gpu import PROVIDERS, OnnxRuntimeGpuSession, Provider
 from sottovoce.runtime.bundle import Bundle
@@ -98,6 +99,14 @@ def test_the_cache_is_updated_in_place(session, reference):
         assert value.numpy()[:, :, :5].any()
         assert not value.numpy()[:, :, 5:].any()
     assert not session.widened
+
+
+def test_a_gpu_gets_none_of_the_processors_kernels(folder, reference, monkeypatch):
+    monkeypatch.setattr(onnxruntime_backend, "kernels_for", lambda spec, path: folder / "nowhere.so")
+    path = folder / reference.spec.file
+    OnnxRuntimeGpuSession("language_model", reference.spec, path, HERE, 1).close()
+    with pytest.raises(BackendError, match=r"nowhere\.so"):
+        onnxruntime_backend.OnnxRuntimeSession("language_model", reference.spec, path, 1)
 
 
 def test_a_stage_without_a_cache(tiny_bundle):
