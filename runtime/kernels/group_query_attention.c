@@ -148,15 +148,4 @@ static int is_optional(const OrtCustomOp *operator, size_t index) {
     return index == QUERY || index == LAST_PLACE || index == FILLED ? ORT_REQUIRED : ORT_OPTIONAL;
 }
 
-const OrtCustomOp GROUP_QUERY_ATTENTION = {
-    OPERATOR_ON_CPU,
-    .GetName = name,
-    .GetInputTypeCount = input_count,
-    .GetInputType = input_type,
-    .GetInputCharacteristic = is_optional,
-    .GetOutputTypeCount = output_count,
-    .GetOutputType = always_float,
-    .CreateKernelV2 = create,
-    .KernelComputeV2 = compute,
-    .KernelDestroy = destroy,
-};
+const OrtCustomOp GROUP_QUERY_ATTENTION = OPERATOR_OF_THIS_FILE;

@@ -17,6 +17,7 @@ typedef struct {
 
 /* What the threads share in one run. */
 typedef struct {
+    const kernel_variant *kernels; /* one for the whole run: what they take as zero differs */
     const packed_weights *weights;
     const float *input, *bias;
     float *result;
@@ -97,12 +98,12 @@ static void destroy(void *self) {
 
 static void round_one(void *shared, size_t row) {
     product *of = shared;
-    chosen_kernels()->round_row(of->weights, of->input + (int64_t)row * of->weights->depth, (int64_t)row, &of->rows);
+    of->kernels->round_row(of->weights, of->input + (int64_t)row * of->weights->depth, (int64_t)row, &of->rows);
 }
 
 static void multiply_one(void *shared, size_t tile) {
     product *of = shared;
-    chosen_kernels()->multiply_tile(of->weights, &of->rows, of->bias, (int64_t)tile, of->result);
+    of->kernels->multiply_tile(of->weights, &of->rows, of->bias, (int64_t)tile, of->result);
 }
 
 static OrtStatus *multiply(OrtApi *api, const OrtKernelContext *context, product *of) {
@@ -135,7 +136,8 @@ static OrtStatus *compute(void *self, OrtKernelContext *context) {
     if (count == 0) return NULL;
     void *memory = malloc(rounded_rows_bytes(&of->weights, count));
     if (memory == NULL) return ort_CreateStatus(of->api)(ORT_FAIL, "no memory for rounded rows");
-    product shared = {.weights = &of->weights, .input = rows.data, .bias = bias.data, .result = result};
+    product shared = {
+        .kernels = chosen_kernels(), .weights = &of->weights, .input = rows.data, .bias = bias.data, .result = result};
     shared.rows = place_rounded_rows(&of->weights, count, memory);
     OrtStatus *problem = multiply(of->api, context, &shared);
     free(memory);
@@ -155,15 +157,4 @@ static int is_optional(const OrtCustomOp *operator, size_t index) {
     return (void)operator, index > SCALES ? ORT_OPTIONAL : ORT_REQUIRED;
 }
 
-const OrtCustomOp MATMUL_NBITS = {
-    OPERATOR_ON_CPU,
-    .GetName = name,
-    .GetInputTypeCount = input_count,
-    .GetInputType = input_type,
-    .GetInputCharacteristic = is_optional,
-    .GetOutputTypeCount = output_count,
-    .GetOutputType = always_float,
-    .CreateKernelV2 = create,
-    .KernelComputeV2 = compute,
-    .KernelDestroy = destroy,
-};
+const OrtCustomOp MATMUL_NBITS = OPERATOR_OF_THIS_FILE;

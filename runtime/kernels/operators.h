@@ -14,8 +14,12 @@ int always_there(const OrtCustomOp *operator, size_t index);
 int first_version(const OrtCustomOp *operator);
 int last_version(const OrtCustomOp *operator);
 
-#define OPERATOR_ON_CPU                                                                                    \
-    .version = ORT_INTERFACE, .GetExecutionProviderType = cpu_provider, .GetInputMemoryType = host_memory, \
-    .GetOutputCharacteristic = always_there, .GetStartVersion = first_version, .GetEndVersion = last_version
+/* An operator of the functions that its file has by these names. */
+#define OPERATOR_OF_THIS_FILE                                                                                 \
+    {.version = ORT_INTERFACE, .GetExecutionProviderType = cpu_provider, .GetInputMemoryType = host_memory,   \
+     .GetOutputCharacteristic = always_there, .GetOutputType = always_float, .GetStartVersion = first_version, \
+     .GetEndVersion = last_version, .GetName = name, .GetInputTypeCount = input_count,                        \
+     .GetInputType = input_type, .GetInputCharacteristic = is_optional, .GetOutputTypeCount = output_count,   \
+     .CreateKernelV2 = create, .KernelComputeV2 = compute, .KernelDestroy = destroy}
 
 #endif

@@ -70,7 +70,7 @@ INLINE integers add_nibble_products(integers added, integers bytes, int32_t four
     return _mm512_dpbusd_epi32(added, bytes, _mm512_set1_epi32(four));
 }
 INLINE integers add_byte_products(integers added, integers bytes, int32_t four) {
-    return _mm512_dpbusd_epi32(added, bytes, _mm512_set1_epi32(four));
+    return add_nibble_products(added, bytes, four);
 }
 /* What `add_byte_products` takes as zero in a weight of 8 bits. */
 #define ZERO_OF_BYTES 128

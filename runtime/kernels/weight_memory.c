@@ -8,7 +8,6 @@
 
 #define LINE 64
 #define SLAB ((size_t)64 << 20) /* of addresses: memory is only what has been written */
-#define READ_AHEAD ((size_t)8 << 10)
 
 typedef struct slab slab;
 struct slab {
@@ -23,7 +22,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static slab *new_slab(size_t bytes) {
     slab *made = malloc(sizeof *made);
     if (made == NULL) return NULL;
-    *made = (slab){.next = slabs, .bytes = bytes + READ_AHEAD > SLAB ? bytes + READ_AHEAD : SLAB};
+    *made = (slab){.next = slabs, .bytes = bytes > SLAB ? bytes : SLAB};
     made->start = mmap(NULL, made->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (made->start == MAP_FAILED) {
         free(made);
@@ -39,7 +38,7 @@ void *take_weight_memory(size_t bytes) {
     bytes = (bytes + LINE - 1) / LINE * LINE;
     pthread_mutex_lock(&lock);
     slab *from = slabs;
-    if (from == NULL || from->bytes - from->used < bytes + READ_AHEAD) from = new_slab(bytes);
+    if (from == NULL || from->bytes - from->used < bytes) from = new_slab(bytes);
     void *piece = NULL;
     if (from != NULL) {
         piece = from->start + from->used;

@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-/* `bytes` that begin at a multiple of 64 and may be read 8 KiB past their end; NULL if there is no memory. */
+/* `bytes` that begin at a multiple of 64; NULL if there is no memory. */
 void *take_weight_memory(size_t bytes);
 /* A slab goes back to the system with the last of its pieces. */
 void release_weight_memory(void *piece);

@@ -66,7 +66,7 @@ def test_graphs_in_float32_with_a_cache_are_theirs(exported: Bundle) -> None:
 
 def _changed(spec: GraphSpec, **changes: object) -> GraphSpec:
     assert spec.cache is not None
-    return replace(spec, cache=replace(spec.cache, **changes))  # type: ignore[arg-type]
+    return replace(spec, cache=replace(spec.cache, **changes))
 
 
 @needs_kernels
