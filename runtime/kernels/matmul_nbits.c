@@ -78,7 +78,7 @@ static OrtStatus *read_weights(OrtApi *api, const OrtKernelInfo *info, blocked_w
 static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKernelInfo *info, void **made) {
     (void)operator;
     blocked_weights weights;
-    int has_zero_points;
+    int has_zero_points = 0;
     ORT_TRY(read_weights(api, info, &weights, &has_zero_points));
     kernel *kept = malloc(sizeof *kept);
     if (kept != NULL && pack_weights(&weights, &kept->weights)) {
