@@ -105,12 +105,14 @@ class ChatSession:
     def step(self) -> None:
         """Take what the devices and the model have come to since the last call."""
         self._watch_devices()
+        if self._sound is not None:
+            # Before what was captured: it is from before now, and a reply that it stops was heard until now, also where
+            # this was called late.
+            self._report_played(self._sound)
         if self._parts.microphone is not None:
             self._capture(self._parts.microphone)
         for message in self._parts.worker.messages():
             self._take(message)
-        if self._sound is not None:
-            self._report_played(self._sound)
         self.tell(Tick(self.now))
 
     def end(self) -> None:

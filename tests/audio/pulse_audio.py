@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,11 +66,10 @@ class PulseAudio:
     def play(self, sink: str, samples: np.ndarray, rate: int) -> subprocess.Popen[bytes]:
         """Play samples (n,) into a sink, by a program that is not ours; returns at once."""
         command = ["pacat", "--playback", f"--device={sink}", f"--rate={rate}", "--channels=1", "--format=float32le"]
-        player = subprocess.Popen(command, env=self.environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert player.stdin is not None
-        player.stdin.write(np.asarray(samples, dtype="<f4").tobytes())
-        player.stdin.close()
-        return player
+        with tempfile.TemporaryFile() as sound:  # a pipe would make us wait until most of it has been played
+            sound.write(np.asarray(samples, dtype="<f4").tobytes())
+            sound.seek(0)
+            return subprocess.Popen(command, env=self.environment, stdin=sound, stderr=subprocess.DEVNULL)
 
     def record(self, sink: str, path: Path, rate: int) -> Recorder:
         return Recorder(self, sink, path, rate)

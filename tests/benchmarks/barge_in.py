@@ -213,9 +213,9 @@ class OnDevices:
                 self.until(lambda: session.duplex.state in ("stopping", "listening") or session.turns[epoch].is_over)
                 self.until(lambda: session.turns[epoch].is_over)
             time.sleep(0.2)  # what is on its way to the recorder
+        # To the question's end, so that the rest of it is not the next one to be answered.
+        self.until(lambda: all(player.poll() is not None for player in players))
         session.tell(InterruptKey(session.now))
-        for player in players:
-            player.wait(20)
         self.until(lambda: session.duplex.state == "idle")
         turn = session.turns.get(epoch) if epoch is not None else None
         if turn is None or len(players) < 2 or turn.reason != "cancelled":

@@ -90,6 +90,25 @@ def test_a_question_spoken_over_the_reply_stops_it_and_is_answered(chatting, tmp
     assert np.abs(played[round((stop + 0.021) * rate) : round(answered * rate)]).max() == 0
 
 
+def test_what_is_played_while_nobody_looks_is_in_the_history(chatting, tmp_path):
+    with chatting(LONG, SHORT) as chat:
+        chat.microphone.say(spoken(QUESTION))
+        chat.until(lambda: chat.state == "speaking")
+        chat.step(0.2)
+        chat.microphone.say(spoken(OTHER))
+        chat.clock.advance(1.5)  # the machine did something else
+        begun = chat.clock()
+        chat.until(lambda: len(chat.shown.over) == 2 and chat.state == "idle")
+        cut = chat.shown.over[0]
+        assert chat.speaker.stops[1] - begun < 0.02
+        assert cut.played_seconds == pytest.approx(1.7, abs=0.05)
+        assert cut.text == "One fine day, two good friends,"  # nearly two pieces
+    played, rate = sound_of(tmp_path / "played.wav")
+    loud = np.flatnonzero(np.abs(played[: round((chat.speaker.written[2] - 0.05) * rate)]) > 0)
+    sounded = (loud[-1] + 1) / rate - chat.speaker.written[1]
+    assert sounded == pytest.approx(cut.played_seconds, abs=0.03)
+
+
 def test_a_cough_or_a_yes_only_softens_it(chatting, tmp_path):
     with chatting(LONG) as chat:
         chat.microphone.say(spoken(QUESTION))
