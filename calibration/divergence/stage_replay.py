@@ -10,7 +10,8 @@ from pathlib import Path
 from sottovoce.calibration.divergence.stage_calls import StageCall
 from sottovoce.calibration.ranges.observed_graph import write_observed_graph
 from sottovoce.calibration.ranges.statistics import ObservedTensor
-from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeCache, OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime_cache import OnnxRuntimeCache
 from sottovoce.runtime.backends.session import Array
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.contracts import tensor_by_role

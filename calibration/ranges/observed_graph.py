@@ -20,7 +20,8 @@ from sottovoce.calibration.quantization.cache_precision import UPDATE_PLACES
 from sottovoce.calibration.quantization.graph import StageGraph
 from sottovoce.calibration.quantization.sites import CONVOLUTIONS, PRODUCTS, TABLE, weight_sites
 from sottovoce.calibration.ranges.statistics import ObservedTensor, StatisticsCollector
-from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeCache, OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime_cache import OnnxRuntimeCache
 from sottovoce.runtime.backends.session import Array, CacheBuffers
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec

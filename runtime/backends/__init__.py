@@ -93,7 +93,7 @@ def _onnxruntime(bundle: Bundle, stage: StageName, threads: int | None) -> Sessi
     from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
 
     spec = bundle.graph(stage)
-    return OnnxRuntimeSession(stage, spec, bundle.file(spec.file), threads)
+    return OnnxRuntimeSession(stage, spec, bundle.file(spec.file), threads, keep_optimized=True)
 
 
 def _tensorrt(bundle: Bundle, stage: StageName, _: int | None) -> Session:

@@ -1,57 +1,23 @@
-"""ONNX Runtime on a CPU: graphs mapped from disk, caches updated in place.
-
-Weights in floating point stay in the page cache: prepacking is off, because a packed copy costs seconds to make and
-cannot be shared or dropped, and products with one row (decoding) gain nothing from it. Integer weights are packed:
-their kernels need it (a 4-bit product of one row takes 0.3 ms packed and 260 ms not, 1536 × 8960 weights, one core of
-an EPYC). Memory patterns are off, since one is kept for every sequence length that ever occurs.
-"""
+"""ONNX Runtime on a CPU: graphs mapped from disk, caches updated in place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol, cast
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
 
 from sottovoce.runtime.backends.half_precision import multiplies_half_precision
+from sottovoce.runtime.backends.onnxruntime_cache import BoundBuffers, OnnxRuntimeCache
+from sottovoce.runtime.backends.onnxruntime_options import PROVIDER, WEIGHTS_STAY, config_entries, session_options
+from sottovoce.runtime.backends.optimized_graph import OptimizedGraph, file_identity
 from sottovoce.runtime.backends.session import Array, CacheBuffers
-from sottovoce.runtime.cores import available_cores
 from sottovoce.runtime.errors import BackendError
 from sottovoce.runtime.kernels.library import kernels_for
-from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec
-
-PROVIDER = "CPUExecutionProvider"
-LOG_ERRORS_ONLY = 3
-INTEGER_WEIGHTS = {
-    # `DequantizeLinear` before a product becomes one kernel, MatMulNBits, that rounds its other factor to 8 bits.
-    "session.qdq_matmulnbits_accuracy_level": "4",
-    # Where a whole channel has one scale, the kernel still works by blocks: larger ones are faster (138 against 180 ms
-    # for 256 rows of the product above).
-    "session.qdq_matmulnbits_block_size": "128",
-}
-NO_SPINNING = {
-    # Waiting threads sleep: spinning would take the cores from the other stages.
-    "session.intra_op.allow_spinning": "0",
-    "session.inter_op.allow_spinning": "0",
-}
-BRIEF_SPINNING = {
-    # A step of a decoder is hundreds of operators of some microseconds: waking a thread for each costs more than they
-    # do (131 tokens a second without, 213 with; 100 µs and no limit give the same). It ends with the run, so that the
-    # cores are the other stages' in between.
-    "session.intra_op.allow_spinning": "1",
-    "session.intra_op.spin_duration_us": "20",
-    "session.force_spinning_stop": "1",
-    "session.inter_op.allow_spinning": "0",
-}
-
-
-def knows_spin_duration(version: str) -> bool:
-    """Whether this ONNX Runtime can limit spinning: 1.32 does; 1.23 passes over what it does not know, and would spin
-    on and on."""
-    return tuple(int(part) for part in version.split(".")[:2]) >= (1, 32)
+from sottovoce.runtime.manifest import GraphSpec
 
 
 class OnnxRuntimeSession:
@@ -62,6 +28,7 @@ class OnnxRuntimeSession:
         spec: its contract.
         path: the `.onnx` file; its weights lie beside it.
         threads: cores to compute on; None for all that this process may use.
+        keep_optimized: beside the graph, for the next time (`optimized_graph.py`).
 
     Raises:
         BackendError: ONNX Runtime cannot load the graph.
@@ -69,10 +36,13 @@ class OnnxRuntimeSession:
 
     max_positions = None
 
-    def __init__(self, stage: str, spec: GraphSpec, path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, stage: str, spec: GraphSpec, path: Path, threads: int | None = None, *, keep_optimized: bool = False
+    ) -> None:
         self._stage = stage
         self._spec = spec
         self._path = path
+        self._keep_optimized = keep_optimized
         with self._failures("cannot load the graph"):
             self._session: Any = self._load(threads)
         self._check_names()
@@ -143,14 +113,51 @@ class OnnxRuntimeSession:
 
     def _load(self, threads: int | None) -> Any:
         """With kernels of ours, unless they refuse one of the graph's operators that has their name."""
-        options, kernels = _session_options(self._spec, threads), self._kernels()
-        if kernels is None:
+        kernels = self._kernels()
+        if kernels is not None:
+            self._options(kernels, threads)  # a library that is not one is an error
+            with suppress(Exception):  # ONNX Runtime's have no common base; what else is wrong is so again
+                return self._load_with(kernels, threads)
+        return self._load_with(None, threads)
+
+    def _load_with(self, kernels: Path | None, threads: int | None) -> Any:
+        kept = self._optimized_graph(kernels)
+        if kept is not None:
+            with suppress(Exception):  # as above; where what was kept is of no use, or the disk is full, go on without
+                return self._load_optimized(kept, kernels, threads)
+        return self._open(self._path, self._options(kernels, threads))
+
+    def _load_optimized(self, kept: OptimizedGraph, kernels: Path | None, threads: int | None) -> Any:
+        """The graph as it was optimized before; if it was not, optimize it, and keep that."""
+        options, found = self._options(kernels, threads), kept.find()
+        if found is None:
+            with kept.keep() as written:
+                if written is not None:
+                    options.optimized_model_filepath = str(written)
+                return self._open(self._path, options)
+        if found.stat().st_size == 0:
             return self._open(self._path, options)
-        options.register_custom_ops_library(str(kernels))
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            return self._open(self._path, options)
-        except Exception:  # noqa: BLE001  # ONNX Runtime's have no common base; what else is wrong is so again
-            return self._open(self._path, _session_options(self._spec, threads))
+            return self._open(found, options)
+        except Exception:
+            kept.forget(found)
+            raise
+
+    def _optimized_graph(self, kernels: Path | None) -> OptimizedGraph | None:
+        if not self._keep_optimized:
+            return None
+        settings = [onnxruntime.__version__, *(f"{key}={value}" for key, value in config_entries(self._spec).items())]
+        settings += [] if kernels is None else [file_identity(kernels)]
+        data = [self._path.parent / PurePosixPath(name).name for name in self._spec.data]
+        changes = self._spec.floats == "fp16" or self._spec.precision not in WEIGHTS_STAY
+        return OptimizedGraph.of(self._path, data, settings, changes_weights=changes)
+
+    def _options(self, kernels: Path | None, threads: int | None) -> Any:
+        options = session_options(self._spec, threads)
+        if kernels is not None:
+            options.register_custom_ops_library(str(kernels))
+        return options
 
     def _open(self, path: Path, options: Any) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
@@ -188,118 +195,3 @@ class OnnxRuntimeSession:
                 fix="check that memory is free and that this ONNX Runtime knows the graph's operators "
                 f"(opset {self._spec.opset}, dialect {self._spec.dialect!r}); if so, report it",
             ) from problem
-
-
-class BoundBuffers(CacheBuffers, Protocol):
-    """Cache buffers that ONNX Runtime has been told of."""
-
-    binding: Any
-    """Which values are a run's inputs and outputs: these buffers are bound, twice each."""
-    unsized_results: tuple[str, ...]
-    """The results that the engine allocates in every run: they are bound anew before each."""
-
-    def take_results(self) -> dict[str, Array]:
-        """Copies of the last run's results: the next run writes over them."""
-        ...
-
-
-class OnnxRuntimeCache:
-    """Cache buffers in host memory, bound as past and as present.
-
-    Args:
-        spec: the graph's contract.
-        layout: of its cache.
-        session: the ONNX Runtime session that computes on the buffers.
-        capacity: positions to make room for.
-    """
-
-    def __init__(self, spec: GraphSpec, layout: KVCacheSpec, session: Any, capacity: int) -> None:
-        self._spec = spec
-        self._layout = layout
-        self._session = session
-        self._capacity = capacity
-        self.results = tuple(output.name for output in spec.outputs if not output.role.startswith("present_"))
-        self._sized_results = {
-            output.name: np.zeros([int(size) for size in output.shape], output.dtype)
-            for output in spec.outputs
-            if output.name in self.results and output.shape and all(isinstance(size, int) for size in output.shape)
-        }
-        self.unsized_results = tuple(name for name in self.results if name not in self._sized_results)
-        """Those whose size is not known before a run, in the order in which they are bound; the engine allocates."""
-        self._buffers = {name: np.zeros(self._shape(capacity), layout.dtype) for name in self._names()}
-        self._bind()
-
-    @property
-    def capacity(self) -> int:
-        """Positions the buffers can hold now."""
-        return self._capacity
-
-    def take_results(self) -> dict[str, Array]:
-        """Copies of the last run's results: the next run writes over them.
-
-        Asking the binding for its outputs would make an object of each buffer, too, so that is left where it can be.
-        """
-        found = {name: values.copy() for name, values in self._sized_results.items()}
-        if self.unsized_results:
-            outputs = self.binding.get_outputs()[: len(self.unsized_results)]
-            found.update((name, np.array(one.numpy())) for name, one in zip(self.unsized_results, outputs, strict=True))
-        return found
-
-    def resize(self, capacity: int, keep: int) -> None:
-        """Make it room for `capacity` positions, the first `keep` preserved, one buffer at a time."""
-        del self.binding  # it holds the old buffers
-        for name in self._buffers:
-            other = np.zeros(self._shape(capacity), self._layout.dtype)
-            other[:, :, :keep] = self._buffers[name][:, :, :keep]
-            self._buffers[name] = other
-        self._capacity = capacity
-        self._bind()
-
-    def read(self, length: int) -> dict[str, Array]:
-        """Copies of the first `length` positions of every buffer."""
-        return {name: values[:, :, :length].copy() for name, values in self._buffers.items()}
-
-    def write(self, contents: Mapping[str, Array]) -> None:
-        """Put back what `read` gave."""
-        for name, values in contents.items():
-            self._buffers[name][:, :, : values.shape[2]] = values
-
-    def _bind(self) -> None:
-        """Bind results of unknown size first, so that they come first among the outputs; then each buffer twice."""
-        self.binding: Any = self._session.io_binding()
-        for name in self.unsized_results:
-            self.binding.bind_output(name, "cpu")
-        for name, values in self._sized_results.items():
-            self.binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(values))
-        inputs = {tensor.role: tensor.name for tensor in self._spec.inputs}
-        outputs = {tensor.role: tensor.name for tensor in self._spec.outputs}
-        for name, values in self._buffers.items():
-            # On a CPU the OrtValue shares the array's memory.
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(values)
-            self.binding.bind_ortvalue_input(inputs[f"past_{name}"], value)
-            self.binding.bind_ortvalue_output(outputs[f"present_{name}"], value)
-
-    def _names(self) -> list[str]:
-        return [f"{kind}.{layer}" for layer in range(self._layout.layers) for kind in ("key", "value")]
-
-    def _shape(self, capacity: int) -> tuple[int, int, int, int]:
-        return (1, self._layout.kv_heads, capacity, self._layout.head_size)
-
-
-def _session_options(spec: GraphSpec, threads: int | None) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_ERRORS_ONLY
-    options.intra_op_num_threads = threads or available_cores()
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False
-    # Decoders run thousands of times and keep their working memory; the others run now and then and give it back.
-    options.enable_cpu_mem_arena = spec.cache is not None
-    spins = spec.cache is not None and knows_spin_duration(onnxruntime.__version__)
-    for key, value in (BRIEF_SPINNING if spins else NO_SPINNING).items():
-        options.add_session_config_entry(key, value)
-    if spec.has_integer_weights:
-        for key, value in INTEGER_WEIGHTS.items():
-            options.add_session_config_entry(key, value)
-    else:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    return options

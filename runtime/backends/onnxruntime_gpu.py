@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from sottovoce.runtime.backends.onnxruntime import PROVIDER, OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime_options import PROVIDER
 from sottovoce.runtime.backends.session import Array
 from sottovoce.runtime.errors import BackendError
 from sottovoce.runtime.manifest import GraphSpec, KVCacheSpec

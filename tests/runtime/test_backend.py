@@ -10,7 +10,8 @@ from small_decoder import WIDTH, small_decoder
 
 from sottovoce.runtime import cores
 from sottovoce.runtime.backends.half_precision import multiplies_half_precision
-from sottovoce.runtime.backends.onnxruntime import PROVIDER, OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime_options import PROVIDER
 from sottovoce.runtime.errors import BackendError
 
 

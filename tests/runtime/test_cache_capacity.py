@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_decoder import CONTEXT, WIDTH, small_decoder
 
-from sottovoce.runtime.backends.onnxruntime import knows_spin_duration
+from sottovoce.runtime.backends.onnxruntime_options import knows_spin_duration
 from sottovoce.runtime.kv_cache import KVCache, roomy_capacity
 from sottovoce.runtime.stages.decoder import DecoderStage
 

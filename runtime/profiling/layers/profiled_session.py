@@ -8,7 +8,8 @@ from typing import Any
 
 import onnxruntime
 
-from sottovoce.runtime.backends.onnxruntime import PROVIDER, OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime_options import PROVIDER
 from sottovoce.runtime.backends.session import Array, CacheBuffers
 from sottovoce.runtime.manifest import GraphSpec, StageName
 from sottovoce.runtime.profiling.layers.events import Run, read_runs

@@ -18,6 +18,8 @@ from sottovoce.calibration.quantization.quantize import QuantizeJob, quantize
 from sottovoce.demos.first_answer import TRAINED
 from sottovoce.export.export import ExportOptions, export
 from sottovoce.runtime.backends import onnxruntime as backend
+from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
+from sottovoce.runtime.backends.onnxruntime_options import INTEGER_WEIGHTS
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.kernels.library import compiled_kernels, kernels_for, usable_kernels
 from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
@@ -111,7 +113,7 @@ def test_integers_are_as_near_to_exact_products_as_others(
     ours, _ = _says(quantized, stage)
     monkeypatch.setattr(backend, "kernels_for", lambda spec, path: None)
     theirs, _ = _says(quantized, stage)
-    monkeypatch.setitem(backend.INTEGER_WEIGHTS, "session.qdq_matmulnbits_accuracy_level", "1")
+    monkeypatch.setitem(INTEGER_WEIGHTS, "session.qdq_matmulnbits_accuracy_level", "1")
     exact, _ = _says(quantized, stage)
     if np.array_equal(theirs, exact):
         pytest.skip("this ONNX Runtime (before 1.32) has no kernel for such weights, and multiplies floats")
@@ -129,7 +131,7 @@ def test_what_they_refuse_others_compute(exported: Bundle, tmp_path: Path, monke
         outputs=(TensorSpec("result", "result", "float32", (1, "count", 50)),),
     )
     monkeypatch.setattr(backend, "kernels_for", lambda spec, path: usable_kernels())
-    loaded = backend.OnnxRuntimeSession("codec", spec, tmp_path / "product.onnx", threads=1)
+    loaded = OnnxRuntimeSession("codec", spec, tmp_path / "product.onnx", threads=1)
     rows = np.random.default_rng(2).normal(size=(1, 3, 96)).astype(np.float32)
     (expected,) = session(weights.graph(zero_point=7), ours=False).run(None, {"rows": rows})
     assert loaded.run({"rows": rows})["result"] == pytest.approx(
@@ -144,7 +146,7 @@ def _rms(values: np.ndarray) -> float:
 def _says(bundle: Bundle, stage: StageName) -> tuple[np.ndarray, list[int]]:
     """Logits behind a prompt in two slices and behind each step after it, and the likeliest tokens."""
     spec = bundle.graph(stage)
-    model = DecoderStage(backend.OnnxRuntimeSession(stage, spec, bundle.file(spec.file), threads=2))
+    model = DecoderStage(OnnxRuntimeSession(stage, spec, bundle.file(spec.file), threads=2))
     cache, random = model.create_cache(), np.random.default_rng(3)
     rows = random.normal(size=(40 + STEPS, 256)).astype(np.float32)
     model.append(rows[:17], cache)
