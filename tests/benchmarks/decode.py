@@ -114,8 +114,9 @@ def machine(peers: dict[str, AskedPeer], threads: int) -> dict[str, Any]:
 def show(console: Console, found: list[Bar]) -> None:
     rows = []
     for bar in found:
-        wanted = f"≥ {bar.at_least:g}" if bar.at_least is not None else f"≤ {bar.at_most:g}"
-        reached = {None: "not measured", True: "yes", False: "NO"}[bar.reached]
+        wanted = "" if bar.at_most is None else f"≤ {bar.at_most:g}"
+        wanted = wanted if bar.at_least is None else f"≥ {bar.at_least:g}"
+        reached = {None: "not measured" if bar.found is None else "", True: "yes", False: "NO"}[bar.reached]
         rows.append([bar.what, "" if bar.found is None else f"{bar.found:.2f}", wanted, reached])
     console.table("", ["", "found", "should be", "reached"], rows, [1, 2])
 

@@ -23,7 +23,7 @@ PYTHON_BAR = 0.05
 
 @dataclass(frozen=True)
 class Bar:
-    """One line: what it is, what was found (None: not measured), and the value it should have."""
+    """One line: what it is, what was found (None: not measured), and the value it should have (neither: just told)."""
 
     what: str
     found: float | None
@@ -32,8 +32,8 @@ class Bar:
 
     @property
     def reached(self) -> bool | None:
-        """None where nothing was measured."""
-        if self.found is None:
+        """None where nothing was measured, or nothing is asked for."""
+        if self.found is None or (self.at_least is None and self.at_most is None):
             return None
         return self.found >= self.at_least if self.at_least is not None else self.found <= (self.at_most or 0.0)
 
@@ -46,14 +46,22 @@ class Traffic:
     cache_per_position: int
     bytes_per_second: float
 
+    def read(self, context: int) -> int:
+        """Bytes of a token at so many positions."""
+        return self.weights + self.cache_per_position * context
+
     def share(self, seconds: float, context: int) -> float:
         """Of the machine's bandwidth, how much is used."""
-        return (self.weights + self.cache_per_position * context) / seconds / self.bytes_per_second
+        return self.read(context) / seconds / self.bytes_per_second
 
     def growth(self, short: tuple[int, float], long: tuple[int, float]) -> float:
-        """How many times as long as reading the extra cache a token takes longer; contexts with seconds a token."""
-        extra = self.cache_per_position * (long[0] - short[0]) / self.bytes_per_second
-        return (long[1] - short[1]) / extra
+        """How much more one token costs than another, by how much more it reads; contexts with seconds a token."""
+        return (long[1] / short[1]) / (self.read(long[0]) / self.read(short[0]))
+
+    def extra(self, short: tuple[int, float], long: tuple[int, float]) -> float:
+        """How many times as long as reading the extra cache at the machine's full bandwidth a token takes longer."""
+        read = self.cache_per_position * (long[0] - short[0]) / self.bytes_per_second
+        return (long[1] - short[1]) / read
 
 
 def bars(speeds: Speeds, contexts: Sequence[int], traffic: Traffic) -> list[Bar]:
@@ -70,8 +78,10 @@ def bars(speeds: Speeds, contexts: Sequence[int], traffic: Traffic) -> list[Bar]
         Bar(f"share of the memory bandwidth at {n}", traffic.share(seconds[n], n), BANDWIDTH_BAR) for n in contexts
     ]
     short, long = min(contexts), max(contexts)
-    growth = traffic.growth((short, seconds[short]), (long, seconds[long]))
-    found.append(Bar(f"a token at {long} against {short}, by what the extra cache explains", growth, None, GROWTH_BAR))
+    ends = (short, seconds[short]), (long, seconds[long])
+    growth = traffic.growth(*ends)
+    found.append(Bar(f"a token at {long} against {short}, by the bytes of each", growth, None, GROWTH_BAR))
+    found.append(Bar("the time that it takes longer, by the extra cache at full bandwidth", traffic.extra(*ends)))
     found.append(Bar("share of our Python in a step", 1 - float(np.median(speeds.engine_share)), None, PYTHON_BAR))
     return found
 
