@@ -22,17 +22,22 @@ INLINE floats exponential(floats of) {
     return times_power(found, whole);
 }
 
-INLINE void read_ahead(const float *from, int64_t count) {
-    for (int64_t line = 0; line < count; line += 64 / (int64_t)sizeof(float))
-        _mm_prefetch((const char *)(from + line) + ATTENTION_READ_AHEAD, _MM_HINT_T0);
+/* Ask for a later key or value: of its cache lines for the `first` and those that lie `step` apart behind it. */
+INLINE void read_ahead(const float *from, int vectors, int first, int step) {
+    enum { LINE = 64 / sizeof(float) };
+    for (int line = first; line < vectors * LANES / LINE; line += step)
+        _mm_prefetch((const char *)(from + line * LINE) + ATTENTION_READ_AHEAD, _MM_HINT_T0);
 }
 
-/* Scores of one row for as many positions as a vector has lanes; behind the first `count`, the last one again. */
-INLINE floats score_lanes(const float *query, const float *keys, int vectors, int64_t count) {
+/* Scores of one row of several for as many positions as a vector has lanes; behind the first `count`, the last one
+   again. Each row asks for its part of what is read later: asked for all at once, it would be waited for. */
+INLINE floats score_lanes(const attention_rows *rows, int row, const float *keys, int vectors, int64_t count) {
+    const float *query = rows->query[row];
     floats products[LANES];
 #pragma GCC unroll 16
     for (int position = 0; position < LANES; position++) {
         const float *key = keys + (position < count ? position : count - 1) * vectors * LANES;
+        read_ahead(keys + position * vectors * LANES, vectors, row, rows->count);
         products[position] = product(load(query), load(key));
 #pragma GCC unroll 16
         for (int vector = 1; vector < vectors; vector++)
@@ -47,10 +52,9 @@ INLINE void score(const attention *of, attention_rows *rows, const float *keys, 
                   int vectors) {
     for (int64_t at = start; at < end; at += LANES) {
         const float *here = keys + at * vectors * LANES;
-        read_ahead(here, vectors * LANES * LANES);
         for (int row = 0; row < rows->count; row++) {
-            const floats found = at + LANES <= end ? score_lanes(rows->query[row], here, vectors, LANES)
-                                                   : score_lanes(rows->query[row], here, vectors, end - at);
+            const floats found = at + LANES <= end ? score_lanes(rows, row, here, vectors, LANES)
+                                                   : score_lanes(rows, row, here, vectors, end - at);
             store(rows->weights[row] + (at - start), product(found, all(of->scale)));
         }
     }
@@ -94,7 +98,7 @@ INLINE void mix(attention_rows *rows, int first, int count, const float *values,
     for (int i = 0; i < count * part; i++)
         mixed[i] = load(rows->state[first + i / part].mixed + (from + i % part) * LANES);
     for (int64_t position = 0; position < positions; position++, values += vectors * LANES) {
-        if (first == 0 && from == 0) read_ahead(values, vectors * LANES);
+        if (first == 0 && from == 0) read_ahead(values, vectors, 0, 1);
 #pragma GCC unroll 8
         for (int vector = 0; vector < part; vector++) {
             const floats value = load(values + (from + vector) * LANES);
@@ -114,6 +118,10 @@ INLINE void mix_rows(attention_rows *rows, const float *values, int64_t position
     int row = 0;
     for (; row + together <= rows->count; row += together)
         mix(rows, row, together, values, positions, vectors, from, part);
+    if (row + 3 == rows->count && 3 * part <= SUMS_TOGETHER) { /* three query heads a KV head are common */
+        mix(rows, row, 3, values, positions, vectors, from, part);
+        return;
+    }
     for (; row + 2 <= rows->count; row += 2) mix(rows, row, 2, values, positions, vectors, from, part);
     for (; row < rows->count; row++) mix(rows, row, 1, values, positions, vectors, from, part);
 }
