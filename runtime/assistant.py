@@ -57,7 +57,7 @@ class Assistant:
                 the bundle's engines; "cuda", "ort-tensorrt" and "nv-tensorrt-rtx" for ONNX Runtime on a GPU.
             threads: CPU cores to use; None for all that this process may use.
             require_engine: fail where an engine of the bundle cannot be used, instead of going on with ONNX Runtime.
-            verify_hashes: compare every file's SHA-256 (about a second per gigabyte).
+            verify_hashes: compare every file's SHA-256 (about a second per gigabyte and core).
             progress: told of the checking.
 
         Raises:
