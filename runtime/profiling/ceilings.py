@@ -55,8 +55,7 @@ def measure_ceilings(
         matrix: rows and columns of the product's factors.
     """
     cache = last_cache_bytes()
-    size = array_bytes or min(max(LEAST_BYTES, CACHES_OVER * (cache or 0)), MOST_BYTES)
-    read, copy = _bandwidth(threads, size)
+    read, copy = _bandwidth(threads, array_bytes)
     progress.step("the machine's ceilings", 2, 3)
     product = _matrix_product(threads, matrix)
     progress.step("the machine's ceilings", 3, 3)
@@ -72,21 +71,48 @@ def last_cache_bytes(path: Path = LAST_CACHE) -> int | None:
         return None
 
 
-def _bandwidth(threads: int, size: int) -> tuple[float, float]:
-    """10⁹ bytes a second of reading, and of copying an array of `size` bytes to another half as large each."""
-    source = np.ones(size // 8, dtype=np.int64)
-    half = len(source) // 2
-    reads = np.array_split(source, threads)
-    copies = list(zip(np.array_split(source[:half], threads), np.array_split(source[half:], threads), strict=True))
-    with ThreadPoolExecutor(threads) as pool:  # both operations let go of the interpreter's lock
+class ReadBandwidth:
+    """An array that is read again and again on several threads; use it as a context manager.
 
-        def read() -> None:
-            list(pool.map(np.max, reads))
+    Args:
+        threads: to read with.
+        array_bytes: its size; None: by the processor's cache.
+    """
+
+    def __init__(self, threads: int, array_bytes: int | None = None) -> None:
+        self.array = np.ones((array_bytes or _array_bytes()) // 8, dtype=np.int64)
+        self._parts = np.array_split(self.array, threads)
+        self.pool = ThreadPoolExecutor(threads)  # what is done with arrays lets go of the interpreter's lock
+
+    def read(self) -> None:
+        """All of it, once."""
+        list(self.pool.map(np.max, self._parts))
+
+    def best(self, passes: int) -> float:
+        """10⁹ bytes a second of the fastest of so many passes."""
+        return self.array.nbytes / min(_seconds(self.read) for _ in range(passes)) / 1e9
+
+    def __enter__(self) -> ReadBandwidth:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
+
+
+def _array_bytes() -> int:
+    return min(max(LEAST_BYTES, CACHES_OVER * (last_cache_bytes() or 0)), MOST_BYTES)
+
+
+def _bandwidth(threads: int, array_bytes: int | None) -> tuple[float, float]:
+    """10⁹ bytes a second of reading an array, and of copying its one half to the other."""
+    with ReadBandwidth(threads, array_bytes) as memory:
+        source, half = memory.array, len(memory.array) // 2
+        copies = list(zip(np.array_split(source[:half], threads), np.array_split(source[half:], threads), strict=True))
 
         def copy() -> None:
-            list(pool.map(lambda pair: np.copyto(pair[1][: len(pair[0])], pair[0][: len(pair[1])]), copies))
+            list(memory.pool.map(lambda pair: np.copyto(pair[1][: len(pair[0])], pair[0][: len(pair[1])]), copies))
 
-        return source.nbytes / _best_seconds(read) / 1e9, source.nbytes / _best_seconds(copy) / 1e9
+        return source.nbytes / _best_seconds(memory.read) / 1e9, source.nbytes / _best_seconds(copy) / 1e9
 
 
 def _matrix_product(threads: int, size: int) -> float:
@@ -103,7 +129,11 @@ def _best_seconds(work: Callable[[], object]) -> float:
     """A ceiling is what is possible: of several passes the fastest, the others were disturbed."""
     best, passes, began = float("inf"), 0, time.perf_counter()
     while passes < LEAST_PASSES or time.perf_counter() - began < LEAST_SECONDS:
-        started = time.perf_counter()
-        work()
-        best, passes = min(best, time.perf_counter() - started), passes + 1
+        best, passes = min(best, _seconds(work)), passes + 1
     return best
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -33,7 +33,7 @@ from smollm2.text import windows
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.cores import available_cores
-from sottovoce.runtime.profiling.ceilings import measure_ceilings
+from sottovoce.runtime.profiling.ceilings import ReadBandwidth
 from sottovoce.runtime.profiling.machine import this_machine
 from sottovoce.runtime.progress import Progress
 
@@ -75,12 +75,12 @@ def start_peers(options: argparse.Namespace, progress: Progress) -> tuple[dict[s
     return peers, missing
 
 
-def traffic(work: Path, bytes_per_second: float) -> Traffic:
+def traffic(work: Path) -> Traffic:
     """What a token of ours reads."""
     folder = work / INT4.replace(":", "-")
     weights = sum(path.stat().st_size for path in (folder / "graphs").glob("*.data"))
     config = read_smollm2(gguf_path()).config
-    return Traffic(weights, 2 * config.num_layers * config.num_kv_heads * config.head_size * 4, bytes_per_second)
+    return Traffic(weights, 2 * config.num_layers * config.num_kv_heads * config.head_size * 4)
 
 
 def speed_rows(speeds: Speeds, peers: dict[str, AskedPeer], missing: dict[str, str], same: dict[str, int]) -> list:
@@ -142,15 +142,15 @@ def main() -> int:
         peers, missing = start_peers(options, progress)
         prompt = [int(i) for i in windows(read_smollm2(options.gguf or gguf_path()).tokenizer, True, 1, LONGEST)[0]]
         same = agreement(peers, prompt[:64], COMPARED_TOKENS, OURS_FP32)
-        speeds = take_turns(peers, prompt, CONTEXTS, QUICK if options.quick else FULL, OURS, progress)
-        ceilings = measure_ceilings(options.threads, progress)
+        with ReadBandwidth(options.threads) as memory:
+            speeds = take_turns(peers, prompt, CONTEXTS, QUICK if options.quick else FULL, OURS, memory, progress)
     for peer in peers.values():
         peer.close()
     conditions = machine(peers, options.threads)
     columns = ["runtime"] + [part for n in CONTEXTS for part in (f"tokens/s at {n}", "ours")]
     columns += [f"prompt of {PREFILLED}", "ours", "same tokens"]
     console.table("", columns, speed_rows(speeds, peers, missing, same), list(range(1, len(columns))))
-    found = bars(speeds, CONTEXTS, traffic(options.work, 1e9 * ceilings.read_gb_s))
+    found = bars(speeds, CONTEXTS, traffic(options.work))
     show(console, found)
     picture = draw(speeds, CONTEXTS, conditions, options.work / "decode.png")
     console.say(f"\n{conditions}\n{picture}")
@@ -158,7 +158,7 @@ def main() -> int:
     ratios = {short: ratio[1] for short, name in at_1024.items() if (ratio := speeds.ratio(1024, OURS, name))}
     console.result(
         {"ratios": ratios, "machine": conditions, "missing": missing, "same_tokens": same, "picture": str(picture),
-         "bars": [{**vars(bar), "reached": bar.reached} for bar in found], "memory_gb_s": ceilings.read_gb_s,
+         "bars": [{**vars(bar), "reached": bar.reached} for bar in found], "memory_gb_s": speeds.memory_gb_s,
          "seconds": {"decode": speeds.decode, "prefill": speeds.prefill}}
     )  # fmt: skip
     return 1 if any(bar.reached is False for bar in found) else 0

@@ -40,27 +40,26 @@ class Bar:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes a token reads: all weights, and this much cache for each position; and what the machine reads a second."""
+    """Bytes a token reads: all weights, and this much cache for each position."""
 
     weights: int
     cache_per_position: int
-    bytes_per_second: float
 
     def read(self, context: int) -> int:
         """Bytes of a token at so many positions."""
         return self.weights + self.cache_per_position * context
 
-    def share(self, seconds: float, context: int) -> float:
-        """Of the machine's bandwidth, how much is used."""
-        return self.read(context) / seconds / self.bytes_per_second
+    def share(self, seconds: Sequence[float], memory_gb_s: Sequence[float], context: int) -> float:
+        """Of what the machine could read in the same round, how much a token read: the median over rounds."""
+        return float(np.median(self.read(context) / np.array(seconds) / (1e9 * np.array(memory_gb_s))))
 
     def growth(self, short: tuple[int, float], long: tuple[int, float]) -> float:
         """How much more one token costs than another, by how much more it reads; contexts with seconds a token."""
         return (long[1] / short[1]) / (self.read(long[0]) / self.read(short[0]))
 
-    def extra(self, short: tuple[int, float], long: tuple[int, float]) -> float:
+    def extra(self, short: tuple[int, float], long: tuple[int, float], memory_gb_s: float) -> float:
         """How many times as long as reading the extra cache at the machine's full bandwidth a token takes longer."""
-        read = self.cache_per_position * (long[0] - short[0]) / self.bytes_per_second
+        read = self.cache_per_position * (long[0] - short[0]) / (1e9 * memory_gb_s)
         return (long[1] - short[1]) / read
 
 
@@ -74,14 +73,15 @@ def bars(speeds: Speeds, contexts: Sequence[int], traffic: Traffic) -> list[Bar]
     prefill = [ratio[1] for peer in DECODE_BARS if (ratio := speeds.prefill_ratio(OURS, peer)) is not None]
     found.append(Bar("prefill of 512, against the faster of these two", min(prefill, default=None), PREFILL_BAR))
     seconds = {n: float(np.median(speeds.decode[n][OURS])) for n in contexts}
-    found += [
-        Bar(f"share of the memory bandwidth at {n}", traffic.share(seconds[n], n), BANDWIDTH_BAR) for n in contexts
-    ]
+    for n in contexts:
+        share = traffic.share(speeds.decode[n][OURS], speeds.memory_gb_s[n], n)
+        found.append(Bar(f"share of the memory bandwidth at {n}", share, BANDWIDTH_BAR))
     short, long = min(contexts), max(contexts)
     ends = (short, seconds[short]), (long, seconds[long])
     growth = traffic.growth(*ends)
     found.append(Bar(f"a token at {long} against {short}, by the bytes of each", growth, None, GROWTH_BAR))
-    found.append(Bar("the time that it takes longer, by the extra cache at full bandwidth", traffic.extra(*ends)))
+    extra = traffic.extra(*ends, float(np.median(speeds.memory_gb_s[long])))
+    found.append(Bar("the time that it takes longer, by the extra cache at full bandwidth", extra))
     found.append(Bar("share of our Python in a step", 1 - float(np.median(speeds.engine_share)), None, PYTHON_BAR))
     return found
 

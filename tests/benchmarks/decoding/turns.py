@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from decoding.asked_peer import AskedPeer
+from sottovoce.runtime.profiling.ceilings import ReadBandwidth
 from sottovoce.runtime.progress import Progress
 
 PREFILLED = 512
 SPINNING_S = 0.3
 """Threads of whoever computed before may spin for so long for more work: OpenMP's do, and those of an engine."""
+READ_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Speeds:
     prefill: dict[str, list[float]] = field(default_factory=dict)
     engine_share: list[float] = field(default_factory=list)
     """Of our own steps, how much of the time the engine computed."""
+    memory_gb_s: dict[int, list[float]] = field(default_factory=dict)
+    """What the machine could read, by context and round: where others share it, that changes from second to second."""
 
     def ratio(self, context: int, ours: str, theirs: str) -> tuple[float, float, float] | None:
         """How much faster: lower quartile, median and upper quartile over rounds; None where one is missing."""
@@ -55,9 +59,9 @@ def _ratio(seconds: Mapping[str, Sequence[float]], ours: str, theirs: str) -> tu
 
 def take_turns(
     peers: Mapping[str, AskedPeer], prompt: Sequence[int], contexts: Sequence[int], effort: Effort, ours: str,
-    progress: Progress,
+    memory: ReadBandwidth, progress: Progress,
 ) -> Speeds:  # fmt: skip
-    """Decode behind each context, and prefill; every peer once a round."""
+    """Decode behind each context, and prefill; every peer once a round, and the memory."""
     speeds = Speeds()
     total = len(contexts) * effort.rounds + effort.prefills
     done = 0
@@ -67,7 +71,10 @@ def take_turns(
         for peer in peers.values():
             peer.ask(do="fill", prompt=list(prompt[:context]))
             peer.ask(do="decode", count=2)
+        speeds.memory_gb_s[context] = []
         for _ in range(effort.rounds):
+            time.sleep(SPINNING_S)
+            speeds.memory_gb_s[context].append(memory.best(READ_PASSES))
             for name, peer in peers.items():
                 time.sleep(SPINNING_S)
                 found = peer.ask(do="decode", count=effort.tokens)
