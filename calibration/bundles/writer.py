@@ -23,6 +23,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.runtime.backends.optimized_graph import remove_kept
 from sottovoce.runtime.bundle import MANIFEST_FILE
 from sottovoce.runtime.errors import SottovoceError
 from sottovoce.runtime.hashing import file_sha256
@@ -149,9 +150,13 @@ class BundleWriter:
         return manifest
 
     def reopen(self) -> None:
-        """Take the seal off, so that what was learned from the sealed bundle can be put into it."""
+        """Take the seal off, so that what was learned from the sealed bundle can be put into it.
+
+        Its graphs may have been loaded meanwhile: what was kept of that is not part of the bundle.
+        """
         self._require(_State.SEALED)
         (self.folder / MANIFEST_FILE).unlink()
+        remove_kept(self.folder)
         self._state = _State.OPEN
 
     def write_text(self, name: str, text: str) -> str:

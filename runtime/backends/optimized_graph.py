@@ -128,6 +128,17 @@ class OptimizedGraph:
                 path.unlink(missing_ok=True)
 
 
+def remove_kept(folder: Path) -> None:
+    """Remove all that was kept of the graphs in a folder and those in it: a bundle is written without.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for suffix in (SUFFIX, UNFINISHED_SUFFIX):
+        for path in folder.rglob(f"*{suffix}"):
+            path.unlink(missing_ok=True)
+
+
 def file_identity(path: Path) -> str:
     """Tells a file in its present state from every other: the system, not who wrote it, sets the time of change."""
     found = path.stat()

@@ -102,6 +102,20 @@ def test_force_does_not_replace_what_is_no_bundle(place: Path, manifest: BundleM
     assert (place / "thesis.txt").exists()
 
 
+def test_what_was_kept_of_loading_its_graphs_is_not_part_of_it(place: Path, manifest: BundleManifest) -> None:
+    with BundleWriter(place, force=False) as writer:
+        (writer.folder / "graphs" / "codec.onnx").write_bytes(b"abc")
+        writer.seal(manifest)
+        (writer.folder / "graphs" / "codec.0.1.optimized").write_bytes(b"loaded and measured")
+        (writer.folder / "graphs" / ".codec.2.optimizing").write_bytes(b"stopped while it was loaded")
+        writer.reopen()
+        (writer.folder / "quantization.json").write_text("what was measured")
+        sealed = writer.seal(manifest)
+        writer.publish()
+    assert sorted(sealed.files) == ["graphs/codec.onnx", "quantization.json"]
+    assert [path.name for path in (place / "graphs").iterdir()] == ["codec.onnx"]
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_file_or_a_link_in_the_place_is_refused(place: Path, manifest: BundleManifest, force: bool) -> None:
     place.symlink_to(place.parent)
