@@ -19,10 +19,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from judged import Bar, as_records, show
 
 from sottovoce.runtime import Assistant, read_audio
+from sottovoce.runtime.console import Console
 from sottovoce.runtime.dialogue.context import embeddings_of
 from sottovoce.runtime.features.audio_file import Waveform
 from sottovoce.runtime.model import Model
@@ -35,6 +38,7 @@ from sottovoce.runtime.text.speech_text import SpeechPieces
 
 BLOCK_SECONDS = 0.02
 SHOWN_TURNS = (1, 5, 10, 20)
+FIRST_SOONER, LAST_SOONER, LAST_TO_FIRST = 5, 10, 1.3
 
 
 class ReferenceOrder:
@@ -111,7 +115,7 @@ def measure(assistant: Assistant, waveforms: Sequence[Waveform]) -> dict[str, li
     return turns
 
 
-def summary(conversations: Sequence[dict[str, list[tuple[float, str]]]], turns: int) -> dict[str, object]:
+def summary(conversations: Sequence[dict[str, list[tuple[float, str]]]], turns: int) -> dict[str, Any]:
     """Medians in milliseconds by turn, ratios to the reference, and how many replies are the reference's."""
     rows = []
     for turn in (shown for shown in SHOWN_TURNS if shown <= turns):
@@ -133,8 +137,22 @@ def summary(conversations: Sequence[dict[str, list[tuple[float, str]]]], turns: 
     }
 
 
-def main() -> None:
-    """Measure and print."""
+def bars(found: dict[str, Any]) -> list[Bar]:
+    """What is asked of a reply as `chat` gives it, which is begun in the pause."""
+    rows = {row["turn"]: row["sooner"] for row in found["turns"]}
+    first, last = min(rows), max(rows)
+    return [
+        Bar(f"sooner at turn {first}, begun in the pause", rows[first]["prepared"], FIRST_SOONER),
+        Bar(f"sooner at turn {last}, begun in the pause", rows[last]["prepared"], LAST_SOONER),
+        Bar(f"sooner at turn {first}, begun when it is over", rows[first]["streamed"]),
+        Bar(f"sooner at turn {last}, begun when it is over", rows[last]["streamed"]),
+        Bar(f"turn {last} against turn {first}, begun when it is over", found["last_to_first"], None, LAST_TO_FIRST),
+        Bar("share of replies that are the reference's", found["same_replies"]),
+    ]
+
+
+def main() -> int:
+    """Measure and print; 1 when a bar is missed."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundle", type=Path)
     arguments.add_argument("--set", type=Path, required=True, help="recorded questions, as `evaluate` takes them")
@@ -151,17 +169,21 @@ def main() -> None:
         measure(assistant, waveforms[:3])  # loads all stages
         chunks = [waveforms[n * options.turns : (n + 1) * options.turns] for n in range(1, options.conversations + 1)]
         found = summary([measure(assistant, chunk) for chunk in chunks], options.turns)
-    if options.json:
-        json.dump(found, sys.stdout)
-        return
-    print("turn  reference ms  streamed ms  prepared ms  streamed sooner  prepared sooner")
+    console = Console(options.json)
+    rows = []
     for row in found["turns"]:  # type: ignore[attr-defined]
         spent, sooner = row["milliseconds"], row["sooner"]
-        print(f"{row['turn']:4}  {spent['reference']:12.1f}  {spent['streamed']:11.1f}  {spent['prepared']:11.2f}"
-              f"  {sooner['streamed']:14.1f}×  {sooner['prepared']:14.0f}×")  # fmt: skip
-    print(f"streamed, last turn to first: {found['last_to_first']:.2f} ×")
-    print(f"replies as in the reference's order: {100 * found['same_replies']:.1f} %")  # type: ignore[operator]
+        told = [f"{spent['reference']:.1f} ms"]
+        told += [f"{spent['streamed']:.1f} ms", f"{sooner['streamed']:.1f} ×"]
+        told += [f"{spent['prepared']:.3f} ms", f"{sooner['prepared']:,.0f} ×"]
+        rows.append([str(row["turn"]), *told])
+    columns = ["turn", "the reference's order", "streamed", "sooner", "begun in the pause", "sooner"]
+    console.table("end of speech to first sample", columns, rows, range(len(columns)))
+    reached = bars(found)
+    good = show(console, reached)
+    console.result({**found, "bars": as_records(reached)})
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

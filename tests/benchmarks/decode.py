@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 from decoding.asked_peer import AskedPeer, PeerMissingError, build_with
-from decoding.bars import GENAI, LLAMA, OPTIMUM, OURS, OURS_FP32, PYTORCH, Bar, Traffic, bars
+from decoding.bars import GENAI, LLAMA, OPTIMUM, OURS, OURS_FP32, PYTORCH, Traffic, bars
 from decoding.hugging_face_folder import write_hugging_face
 from decoding.our_stages import our_stages
 from decoding.picture import draw
 from decoding.turns import FULL, PREFILLED, QUICK, Speeds, agreement, take_turns
+from judged import as_records, show
 from smollm2.checkpoint import gguf_path, read_smollm2
 from smollm2.text import windows
 
@@ -111,16 +112,6 @@ def machine(peers: dict[str, AskedPeer], threads: int) -> dict[str, Any]:
     return {"processor": this_machine().processor, "threads": threads, "date": date, "versions": versions}
 
 
-def show(console: Console, found: list[Bar]) -> None:
-    rows = []
-    for bar in found:
-        wanted = "" if bar.at_most is None else f"≤ {bar.at_most:g}"
-        wanted = wanted if bar.at_least is None else f"≥ {bar.at_least:g}"
-        reached = {None: "not measured" if bar.found is None else "", True: "yes", False: "NO"}[bar.reached]
-        rows.append([bar.what, "" if bar.found is None else f"{bar.found:.2f}", wanted, reached])
-    console.table("", ["", "found", "should be", "reached"], rows, [1, 2])
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
@@ -151,17 +142,17 @@ def main() -> int:
     columns += [f"prompt of {PREFILLED}", "ours", "same tokens"]
     console.table("", columns, speed_rows(speeds, peers, missing, same), list(range(1, len(columns))))
     found = bars(speeds, CONTEXTS, traffic(options.work))
-    show(console, found)
+    good = show(console, found)
     picture = draw(speeds, CONTEXTS, conditions, options.work / "decode.png")
     console.say(f"\n{conditions}\n{picture}")
     at_1024 = {"onnxruntime-genai": GENAI, "llama.cpp": LLAMA}
     ratios = {short: ratio[1] for short, name in at_1024.items() if (ratio := speeds.ratio(1024, OURS, name))}
     console.result(
         {"ratios": ratios, "machine": conditions, "missing": missing, "same_tokens": same, "picture": str(picture),
-         "bars": [{**vars(bar), "reached": bar.reached} for bar in found], "memory_gb_s": speeds.memory_gb_s,
+         "bars": as_records(found), "memory_gb_s": speeds.memory_gb_s,
          "seconds": {"decode": speeds.decode, "prefill": speeds.prefill}}
     )  # fmt: skip
-    return 1 if any(bar.reached is False for bar in found) else 0
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -27,18 +27,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
 
 import numpy as np  # noqa: E402
-from barge_in import MAX_NEW_TOKENS, OnDevices  # noqa: E402  # beside this
+from barge_in import MAX_NEW_TOKENS  # noqa: E402  # beside this
+from judged import Bar, as_records, show  # noqa: E402
+from on_devices import OnDevices  # noqa: E402
 from pulse_audio import own_daemon  # noqa: E402
 from spoken_chat import SpokenChat, spoken_chat  # noqa: E402  # where tests keep it
 
 from sottovoce.runtime import Assistant, AudioChunk, read_audio  # noqa: E402
 from sottovoce.runtime.chat.worker import ConversationWorker, Made, Message  # noqa: E402
+from sottovoce.runtime.console import Console  # noqa: E402
 from sottovoce.runtime.conversation import Conversation  # noqa: E402
+from sottovoce.runtime.progress import Progress  # noqa: E402
 from sottovoce.runtime.steady_memory import give_back_freed_memory, keep_what_is_loaded  # noqa: E402
 
 FIRST_FLAT_TURN = 20
@@ -46,6 +51,7 @@ FIRST_FLAT_TURN = 20
 PAUSES_S = (0.2, 1.5)
 """How long a person waits before the next question; some come while the speaker's last block is played."""
 ASKED_KINDS = ("spoken_question", "say_after_me", "not_addressed")
+MEMORY_SPAN_MB = 10
 
 
 class NotingWorker(ConversationWorker):
@@ -105,7 +111,7 @@ def sizes(chat: SpokenChat) -> dict[str, int]:
 
 
 def converse(
-    chat: SpokenChat, questions: Sequence[np.ndarray], worker: NotingWorker, rate: int, minutes: float
+    chat: SpokenChat, questions: Sequence[np.ndarray], worker: NotingWorker, minutes: float, progress: Progress
 ) -> dict[str, object]:
     """Turn after turn, until the clock says that it is enough."""
     chance, rows, unheard = np.random.default_rng(3), [], 0
@@ -120,7 +126,7 @@ def converse(
             unheard += 1
             continue
         turn = chat.shown.over.pop()
-        margins = worker.margins_s(turn.epoch, rate)
+        margins = worker.margins_s(turn.epoch, chat.speaker.sample_rate)
         gc.collect()
         rows.append((turn, min(margins, default=None), rss_mb()))
         if len(rows) in (1, FIRST_FLAT_TURN):
@@ -128,7 +134,7 @@ def converse(
         chat.shown.lines.clear()
         chat.shown.texts.clear()
         if len(rows) % 20 == 0:
-            print(f"\r{chat.clock() / 60:.1f} min", end="", file=sys.stderr)
+            progress.step("conversing", min(round(chat.clock()), round(60 * minutes)), round(60 * minutes))
     return {**_summary(chat, rows, before), "not_heard_as_speech": unheard}
 
 
@@ -160,35 +166,37 @@ def _summary(chat: SpokenChat, rows: list[tuple], before: dict[str, int]) -> dic
 
 
 def converse_on_files(
-    assistant: Assistant, questions: Sequence[np.ndarray], minutes: float, played: Path
+    assistant: Assistant, questions: Sequence[np.ndarray], minutes: float, played: Path, progress: Progress
 ) -> dict[str, object]:
     """As fast as it can be computed."""
-    conversation, rate = assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS), assistant.sample_rate
-    with spoken_chat(conversation, rate, played, make_worker=NotingWorker) as chat:
+    conversation = assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS)
+    with spoken_chat(conversation, assistant.sample_rate, played, make_worker=NotingWorker) as chat:
         assert isinstance(chat.worker, NotingWorker)
-        return converse(chat, questions, chat.worker, rate, minutes)
+        return converse(chat, questions, chat.worker, minutes, progress)
 
 
 def converse_on_devices(
-    assistant: Assistant, questions: Sequence[np.ndarray], minutes: float, folder: Path
+    assistant: Assistant, questions: Sequence[np.ndarray], minutes: float, folder: Path, progress: Progress
 ) -> dict[str, object]:
     """In real time: what the loudspeaker counted, and how long was waited for its first samples."""
     chance, waits, by_turn = np.random.default_rng(3), [], []
-    until = time.monotonic() + 60 * minutes
+    began, length = time.monotonic(), 60 * minutes
     worker = ConversationWorker(assistant.conversation(greedy=True, max_new_tokens=MAX_NEW_TOKENS))
     try:
         with own_daemon(folder) as pulse:
             os.environ.update(PULSE_SINK="speaker", PULSE_SOURCE="room.monitor")
             with closing(OnDevices(assistant, worker, pulse)) as devices:
-                while time.monotonic() < until:
+                while time.monotonic() < began + length:
                     said = questions[int(chance.integers(len(questions)))]
                     before, over = time.monotonic(), len(devices.shown.over)
-                    devices.say(said).wait(30)
+                    player = devices.say(said)
+                    devices.until(lambda: player.poll() is not None)  # noqa: B023  # heard while it is said
                     heard = before + len(said) / 16_000 + 1.5
                     devices.until(lambda: time.monotonic() > heard and devices.session.duplex.state == "idle", 60)  # noqa: B023
                     waits += [turn.latency_ms for turn in devices.shown.over[over:] if turn.latency_ms is not None]
                     by_turn += [rss_mb()] * (len(devices.shown.over) - over)
-                    print(f"\r{len(waits)} replies, {by_turn[-1:]} MB", end="", file=sys.stderr)
+                    done = min(round(time.monotonic() - began), round(length))
+                    progress.step("conversing through PulseAudio", done, round(length))
                 counts = devices.speaker.counts
                 captured = devices.microphone.counts
     finally:
@@ -214,8 +222,19 @@ def spoken_questions(folder: Path) -> list[np.ndarray]:
     return [read_audio(folder / name).at_rate(16_000).samples for name in chosen]
 
 
-def main() -> None:
-    """Measure and print."""
+def bars(found: dict[str, Any]) -> list[Bar]:
+    """No silence of ours, nothing lost, and memory within 5 MB of its middle after ten turns."""
+    rss = found["rss_mb"]
+    counted = ("late_chunks", "own_underruns", "own_silence_samples", "lost_captured_samples")
+    return [
+        *(Bar(name.replace("_", " "), found[name], None, 0) for name in counted if name in found),
+        Bar("MB between least and most memory after ten turns", rss["max_from_turn_10"] - rss["min_from_turn_10"], None,
+            MEMORY_SPAN_MB),
+    ]  # fmt: skip
+
+
+def main() -> int:
+    """Measure and print; 1 when a bar is missed."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundle", type=Path)
     arguments.add_argument("--set", type=Path, required=True, help="recorded questions, as `evaluate` takes them")
@@ -224,21 +243,25 @@ def main() -> None:
     arguments.add_argument("--devices", action="store_true", help="through PulseAudio, in real time")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
+    console = Console(options.json)
     give_back_freed_memory()  # as `chat` does
     questions = spoken_questions(options.set)
     with tempfile.TemporaryDirectory() as folder, Assistant.open(options.bundle, threads=options.threads) as assistant:
         assistant.load()
         keep_what_is_loaded()
-        if options.devices:
-            found = converse_on_devices(assistant, questions, options.minutes, Path(folder))
-        else:
-            found = converse_on_files(assistant, questions, options.minutes, Path(folder) / "played.wav")
-    if options.json:
-        json.dump(found, sys.stdout)
-        return
+        with console.progress() as progress:
+            if options.devices:
+                found = converse_on_devices(assistant, questions, options.minutes, Path(folder), progress)
+            else:
+                played = Path(folder) / "played.wav"
+                found = converse_on_files(assistant, questions, options.minutes, played, progress)
     for name, value in found.items():
-        print(f"{name.replace('_', ' '):18} {value}")
+        console.say(f"{name.replace('_', ' '):22} {value}")
+    reached = bars(found)
+    good = show(console, reached)
+    console.result({**found, "bars": as_records(reached)})
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

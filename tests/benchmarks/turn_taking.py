@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sottovoce.runtime.console import Console
 from sottovoce.runtime.duplex.actions import Action, Discard, Duck, EndOfSpeech, Prepare, StopPlayback
 from sottovoce.runtime.duplex.events import CAPTURE_RATE, ReplyAudio, TypedLine, VoiceWindow
 from sottovoce.runtime.duplex.machine import Duplex
@@ -67,7 +68,19 @@ def main() -> None:
         "noise": over_reply([load(options.set / item["audio"]) for item in noises]),
         "cost": cost([load(options.set / item["audio"]) for item in spoken[:20]]),
     }
-    print(json.dumps(report, indent=None if options.json else 2))
+    console = Console(options.json)
+    rows = [
+        [f"{part}: {name.replace('_', ' ')}", _told(value)] for part in report for name, value in report[part].items()
+    ]
+    console.table("", ["", "found"], rows)
+    console.result(report)
+
+
+def _told(value: Any) -> str:
+    """Of a list how long it is; percentiles side by side."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    return f"{len(value)} recordings" if isinstance(value, list) else str(value)
 
 
 def load(path: Path) -> Samples:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from judged import Bar
 
 from decoding.turns import Speeds
 
@@ -19,23 +20,6 @@ PREFILL_BAR = 1.2
 BANDWIDTH_BAR = 0.6
 GROWTH_BAR = 1.2
 PYTHON_BAR = 0.05
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One line: what it is, what was found (None: not measured), and the value it should have (neither: just told)."""
-
-    what: str
-    found: float | None
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @property
-    def reached(self) -> bool | None:
-        """None where nothing was measured, or nothing is asked for."""
-        if self.found is None or (self.at_least is None and self.at_most is None):
-            return None
-        return self.found >= self.at_least if self.at_least is not None else self.found <= (self.at_most or 0.0)
 
 
 @dataclass(frozen=True)
