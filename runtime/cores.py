@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -26,6 +27,7 @@ def available_cores() -> int:
     return max(1, min(allowed, math.ceil(quota)) if quota else allowed)
 
 
+@functools.cache
 def processor_instructions() -> str:
     """The first core's model and instructions, as far as the system tells: what tells two kinds of processor apart."""
     try:

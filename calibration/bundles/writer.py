@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from sottovoce.runtime.backends.optimized_graph import remove_kept
 from sottovoce.runtime.bundle import MANIFEST_FILE
 from sottovoce.runtime.errors import SottovoceError
-from sottovoce.runtime.hashing import file_sha256
+from sottovoce.runtime.hashing import files_sha256
 from sottovoce.runtime.manifest import BundleManifest, FileRecord
 from sottovoce.runtime.progress import Progress, SilentProgress
 from sottovoce.runtime.records import write_record
@@ -138,11 +139,12 @@ class BundleWriter:
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         total, done = sum(path.stat().st_size for path in paths), 0
         records = {}
-        for path in paths:
-            size = path.stat().st_size
-            records[path.relative_to(self.folder).as_posix()] = FileRecord(bytes=size, sha256=file_sha256(path))
-            done += size
-            (progress or SilentProgress()).step("hashing the bundle", done, total)
+        with closing(files_sha256(paths)) as hashes:
+            for path, sha256 in zip(paths, hashes, strict=True):
+                size = path.stat().st_size
+                records[path.relative_to(self.folder).as_posix()] = FileRecord(bytes=size, sha256=sha256)
+                done += size
+                (progress or SilentProgress()).step("hashing the bundle", done, total)
         manifest = dataclasses.replace(manifest, files=records)
         text = json.dumps(write_record(manifest), indent=1, ensure_ascii=False)
         (self.folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")

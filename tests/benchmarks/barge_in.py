@@ -34,10 +34,10 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
 
 from judged import as_records, show  # noqa: E402  # the tests' folders are on the path only now
-from on_devices import OnDevices  # noqa: E402
-from pulse_audio import TimedRecorder, own_daemon  # noqa: E402
-from spoken_chat import SpokenChat, sound_of, spoken_chat  # noqa: E402
-from spoken_over import (  # noqa: E402
+from on_devices import OnDevices  # noqa: E402  # as above
+from pulse_audio import TimedRecorder, own_daemon  # noqa: E402  # as above
+from spoken_chat import SpokenChat, sound_of, spoken_chat  # noqa: E402  # as above
+from spoken_over import (  # noqa: E402  # as above
     NEEDED_AFTER_S,
     SHORTEST_REPLY_S,
     Interruption,
@@ -47,11 +47,11 @@ from spoken_over import (  # noqa: E402
     summary,
 )
 
-from sottovoce.demos.miniature.speech_out.listener import Listener  # noqa: E402
-from sottovoce.runtime import Assistant, read_audio  # noqa: E402
-from sottovoce.runtime.chat.worker import ConversationWorker  # noqa: E402
-from sottovoce.runtime.console import Console  # noqa: E402
-from sottovoce.runtime.progress import Progress  # noqa: E402
+from sottovoce.demos.miniature.speech_out.listener import Listener  # noqa: E402  # as above
+from sottovoce.runtime import Assistant, read_audio  # noqa: E402  # as above
+from sottovoce.runtime.chat.worker import ConversationWorker  # noqa: E402  # as above
+from sottovoce.runtime.console import Console  # noqa: E402  # as above
+from sottovoce.runtime.progress import Progress  # noqa: E402  # as above
 
 TURNS_A_CONVERSATION = 20
 BLOCK_S = 0.02
@@ -176,12 +176,10 @@ def main() -> int:
     if options.details:
         options.details.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found + devices))
     result = summary(found) if found else {}
+    reached = bars(result, "into a file") if found else []
     if devices:
-        result["devices"] = summary(devices)
-    reached = []
-    for where, found_there in (("into a file", found), ("through PulseAudio", devices)):
-        if found_there:
-            reached += bars(summary(found_there), where)
+        result["devices"] = through_devices = summary(devices)
+        reached += bars(through_devices, "through PulseAudio")
     good = show(console, reached)
     console.result({**result, "bars": as_records(reached)})
     return 0 if good else 1

@@ -32,19 +32,19 @@ from typing import Any
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "runtime" / "chat"), str(TESTS / "audio")]
 
-import numpy as np  # noqa: E402
+import numpy as np  # noqa: E402  # the tests' folders are on the path only now
 from barge_in import MAX_NEW_TOKENS  # noqa: E402  # beside this
-from judged import Bar, as_records, show  # noqa: E402
-from on_devices import OnDevices  # noqa: E402
-from pulse_audio import own_daemon  # noqa: E402
+from judged import Bar, as_records, show  # noqa: E402  # as above
+from on_devices import OnDevices  # noqa: E402  # as above
+from pulse_audio import own_daemon  # noqa: E402  # as above
 from spoken_chat import SpokenChat, spoken_chat  # noqa: E402  # where tests keep it
 
-from sottovoce.runtime import Assistant, AudioChunk, read_audio  # noqa: E402
-from sottovoce.runtime.chat.worker import ConversationWorker, Made, Message  # noqa: E402
-from sottovoce.runtime.console import Console  # noqa: E402
-from sottovoce.runtime.conversation import Conversation  # noqa: E402
-from sottovoce.runtime.progress import Progress  # noqa: E402
-from sottovoce.runtime.steady_memory import give_back_freed_memory, keep_what_is_loaded  # noqa: E402
+from sottovoce.runtime import Assistant, AudioChunk, read_audio  # noqa: E402  # as above
+from sottovoce.runtime.chat.worker import ConversationWorker, Made, Message  # noqa: E402  # as above
+from sottovoce.runtime.console import Console  # noqa: E402  # as above
+from sottovoce.runtime.conversation import Conversation  # noqa: E402  # as above
+from sottovoce.runtime.progress import Progress  # noqa: E402  # as above
+from sottovoce.runtime.steady_memory import give_back_freed_memory, keep_what_is_loaded  # noqa: E402  # as above
 
 FIRST_FLAT_TURN = 20
 """By then the context was full for the first time, and was filled again with what is remembered."""

@@ -63,7 +63,7 @@ def onset_s(question: np.ndarray) -> float:
     return float(np.flatnonzero(np.abs(question) > 0.05 * np.abs(question).max())[0]) / 16_000
 
 
-def summary(found: Sequence[Interruption]) -> dict[str, object]:
+def summary(found: Sequence[Interruption]) -> dict[str, Any]:
     """Percentiles in milliseconds, and shares of the interruptions."""
 
     def percentiles(seconds: Sequence[float]) -> dict[str, float]:

@@ -77,10 +77,10 @@ def main() -> None:
 
 
 def _told(value: Any) -> str:
-    """Of a list how long it is; percentiles side by side."""
+    """Names and percentiles side by side."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {number}" for name, number in value.items())
-    return f"{len(value)} recordings" if isinstance(value, list) else str(value)
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
 
 
 def load(path: Path) -> Samples:
