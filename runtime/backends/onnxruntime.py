@@ -12,10 +12,18 @@ import onnxruntime
 
 from sottovoce.runtime.backends.half_precision import multiplies_half_precision
 from sottovoce.runtime.backends.onnxruntime_cache import BoundBuffers, OnnxRuntimeCache
-from sottovoce.runtime.backends.onnxruntime_options import PROVIDER, WEIGHTS_STAY, config_entries, session_options
+from sottovoce.runtime.backends.onnxruntime_options import (
+    PROVIDER,
+    WEIGHTS_FOLDER,
+    WEIGHTS_STAY,
+    config_entries,
+    session_options,
+)
 from sottovoce.runtime.backends.optimized_graph import OptimizedGraph, file_identity
 from sottovoce.runtime.backends.session import Array, CacheBuffers
+from sottovoce.runtime.cores import available_cores
 from sottovoce.runtime.errors import BackendError
+from sottovoce.runtime.kernels.fused_graph import fused_graph
 from sottovoce.runtime.kernels.library import kernels_for
 from sottovoce.runtime.manifest import GraphSpec
 
@@ -116,9 +124,21 @@ class OnnxRuntimeSession:
         kernels = self._kernels()
         if kernels is not None:
             self._options(kernels, threads)  # a library that is not one is an error
-            with suppress(Exception):  # ONNX Runtime's have no common base; what else is wrong is so again
-                return self._load_with(kernels, threads)
+            for load in (self._load_fused, self._load_with):
+                with suppress(Exception):  # ONNX Runtime's have no common base; what else is wrong is so again
+                    session = load(kernels, threads)
+                    if session is not None:
+                        return session
         return self._load_with(None, threads)
+
+    def _load_fused(self, kernels: Path, threads: int | None) -> Any:
+        """The graph with its decoder layers fused, or None where there are none."""
+        fused = fused_graph(self._path, threads or available_cores())
+        if fused is None:
+            return None
+        options = self._options(kernels, threads)
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(self._path.parent))
+        return onnxruntime.InferenceSession(fused, options, providers=[PROVIDER])
 
     def _load_with(self, kernels: Path | None, threads: int | None) -> Any:
         kept = self._optimized_graph(kernels)

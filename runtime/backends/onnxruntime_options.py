@@ -17,6 +17,8 @@ from sottovoce.runtime.manifest import GraphSpec
 
 PROVIDER = "CPUExecutionProvider"
 LOG_ERRORS_ONLY = 3
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Setting of a session: where the weights lie of a graph that is given as bytes."""
 INTEGER_WEIGHTS = {
     # `DequantizeLinear` before a product becomes one kernel, MatMulNBits, that rounds its other factor to 8 bits.
     "session.qdq_matmulnbits_accuracy_level": "4",

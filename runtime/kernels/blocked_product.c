@@ -26,29 +26,59 @@ static uint16_t half_of(float value) {
     return sign | (uint16_t)((bits >> 13) - (112 << 10));
 }
 
-/* Of a column that the graph holds so, one block's values, a lane of each of its vectors. */
+static float scale_of(const blocked_weights *from, int64_t column, int64_t scale) {
+    const int64_t scales = ceiling(from->depth, from->block);
+    return from->scales[from->order == BY_COLUMN ? column * scales + scale : scale * from->columns + column];
+}
+
+/* The values of a block and a column, unsigned and as they follow one another; behind the last of the depth, zeros. */
+static void read_column_block(const blocked_weights *from, int64_t column, int64_t block, uint8_t *values) {
+    const int64_t stored = ceiling(from->depth, from->block) * from->block, first = block * BLOCK_DEPTH;
+    const uint8_t zero = from->bits == 4 ? 8 : 128;
+    for (int64_t i = 0; i < BLOCK_DEPTH; i++) {
+        const int by_depth = from->order == BY_DEPTH;
+        const int64_t at = by_depth ? (first + i) * from->columns + column : column * stored + first + i;
+        if (by_depth && first + i >= from->depth)
+            values[i] = zero;
+        else if (from->bits == 4)
+            values[i] = (from->values[at / 2] >> at % 2 * 4 & 0x0f) ^ (by_depth ? zero : 0);
+        else
+            values[i] = from->values[at] ^ (by_depth ? zero : 0);
+    }
+}
+
+/* One block of a column, a lane of each of its vectors: nibbles in pairs, bytes as `even_then_odd`. */
 static void pack_values(const blocked_weights *from, int64_t column, int64_t block, uint8_t *lane) {
-    const int64_t stored = ceiling(from->depth, from->block) * from->block;
-    const uint8_t *values = from->values + (column * stored + block * BLOCK_DEPTH) * from->bits / 8;
+    uint8_t values[BLOCK_DEPTH];
+    read_column_block(from, column, block, values);
     for (int eight = 0; eight < BLOCK_DEPTH / 8; eight++) {
         if (from->bits == 4)
-            memcpy(lane + eight * TILE_LINE, values + eight * 4, 4);
+            for (int i = 0; i < 4; i++)
+                lane[eight * TILE_LINE + i] =
+                    (uint8_t)(values[eight * 8 + 2 * i] | values[eight * 8 + 2 * i + 1] << 4);
         else
             even_then_odd(values + eight * 8, lane + 2 * eight * TILE_LINE, lane + (2 * eight + 1) * TILE_LINE);
     }
 }
 
-static void pack_column(const blocked_weights *from, int64_t column, int lane, uint8_t *tile) {
-    const int64_t scale_count = ceiling(from->depth, from->block), blocks = ceiling(from->depth, BLOCK_DEPTH);
-    const float *scales = from->scales + column * scale_count;
-    float largest = 0;
-    for (int64_t i = 0; i < scale_count; i++) largest = fmaxf(largest, fabsf(scales[i]));
-    ((float *)tile)[lane] = largest;
+/* The largest scale of each column, and then block by block: columns side by side may share their cache lines. */
+static void pack_tile(const blocked_weights *from, int64_t first, uint8_t *tile) {
+    const int64_t scales = ceiling(from->depth, from->block), blocks = ceiling(from->depth, BLOCK_DEPTH);
+    const int64_t left = from->columns - first, columns = left < TILE_COLUMNS ? left : TILE_COLUMNS;
+    float largest[TILE_COLUMNS] = {0};
+    for (int64_t i = 0; i < scales; i++)
+        for (int64_t lane = 0; lane < columns; lane++)
+            largest[lane] = fmaxf(largest[lane], fabsf(scale_of(from, first + lane, i)));
+    memcpy(tile, largest, sizeof largest);
     for (int64_t block = 0; block < blocks; block++) {
         uint8_t *pair = tile + TILE_LINE + block / 2 * pair_bytes(from->bits);
-        const float scale = scales[block * BLOCK_DEPTH / from->block];
-        ((uint16_t *)pair)[block % 2 * TILE_COLUMNS + lane] = half_of(largest > 0 ? scale / largest : 0);
-        pack_values(from, column, block, pair + TILE_LINE + block % 2 * block_value_bytes(from->bits) + lane * 4);
+        uint16_t *parts = (uint16_t *)pair + block % 2 * TILE_COLUMNS;
+        uint8_t *values = pair + TILE_LINE + block % 2 * block_value_bytes(from->bits);
+        for (int64_t lane = 0; lane < columns; lane++) {
+            const float scale = scale_of(from, first + lane, block * BLOCK_DEPTH / from->block);
+            parts[lane] = half_of(largest[lane] > 0 ? scale / largest[lane] : 0);
+            pack_values(from, first + lane, block, values + lane * 4);
+        }
     }
 }
 
@@ -58,9 +88,8 @@ int pack_weights(const blocked_weights *from, packed_weights *into) {
     into->blocks = 2 * ceiling(from->depth, 2 * BLOCK_DEPTH);
     into->memory = take_weight_memory((size_t)(into->tiles * tile_bytes(into)));
     if (into->memory == NULL) return 0;
-    for (int64_t column = 0; column < from->columns; column++)
-        pack_column(from, column, (int)(column % TILE_COLUMNS),
-                    into->memory + column / TILE_COLUMNS * tile_bytes(into));
+    for (int64_t tile = 0; tile < into->tiles; tile++)
+        pack_tile(from, tile * TILE_COLUMNS, into->memory + tile * tile_bytes(into));
     return 1;
 }
 

@@ -9,13 +9,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Weights as a graph holds them: column by column, unsigned with their zero in the middle of the range. */
+/* How a graph holds weights; nibbles lie the low one first. */
+typedef enum {
+    BY_COLUMN, /* as MatMulNBits: (columns, ceil(depth / block), block), unsigned, zero in the middle of the range */
+    BY_DEPTH,  /* as DequantizeLinear: (depth, columns), signed */
+} weight_order;
+
 typedef struct {
+    weight_order order;
     int bits;               /* 4 or 8 */
     int64_t columns, depth; /* of the product: (rows, depth) x (depth, columns) */
     int64_t block;          /* how many along the depth share a scale: a multiple of 32 */
-    const uint8_t *values;  /* (columns, ceil(depth / block), block * bits / 8), the low nibble first */
-    const float *scales;    /* (columns, ceil(depth / block)) */
+    const uint8_t *values;
+    const float *scales; /* (columns, ceil(depth / block)), or (ceil(depth / block), columns) where they lie by depth */
 } blocked_weights;
 
 /* The same, in the order in which they are read. A tile of 16 columns begins with the largest scale of each column;
@@ -38,6 +44,13 @@ typedef struct {
     float *scales;   /* (rows, blocks) */
 } rounded_rows;
 
+/* Where a product goes. */
+typedef struct {
+    const float *added;   /* to it: a value a column, for each row or for all of them; or NULL */
+    int64_t added_stride; /* from one row's to the next one's: 0 where they are the same */
+    float *values;        /* (rows, columns) */
+} result_rows;
+
 /* 0 if there is no memory. */
 int pack_weights(const blocked_weights *from, packed_weights *into);
 void release_weights(packed_weights *weights);
@@ -47,6 +60,7 @@ size_t rounded_rows_bytes(const packed_weights *weights, int64_t rows);
 rounded_rows place_rounded_rows(const packed_weights *weights, int64_t rows, void *memory);
 
 enum {
+    MOST_WEIGHT_SIZE = 1 << 28, /* columns or depth */
     TILE_COLUMNS = 16,
     BLOCK_DEPTH = 32,
     TILE_LINE = 64, /* bytes: four of the depth for each column, or two blocks' scales */
@@ -60,6 +74,10 @@ static inline int64_t pair_bytes(int bits) { return TILE_LINE + 2 * block_value_
 
 static inline int64_t tile_bytes(const packed_weights *weights) {
     return TILE_LINE + weights->blocks / 2 * pair_bytes(weights->bits);
+}
+
+static inline const uint8_t *tile_memory(const packed_weights *weights, int64_t tile) {
+    return weights->memory + tile * tile_bytes(weights);
 }
 
 #endif

@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "kernel_inputs.h"
 #include "operators.h"
+#include "shared_work.h"
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, LAST_PLACE, FILLED, NOT_TAKEN, SINKS = 11, INPUTS };
 enum { CONTEXT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
@@ -17,13 +18,6 @@ typedef struct {
     float scale; /* 0: one by the root of the head's size */
 } kernel;
 
-/* What the threads share in one run. */
-typedef struct {
-    const attention *of;
-    const attention_plan *plan;
-    float *scratch;
-} shared_attention;
-
 static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKernelInfo *info, void **made) {
     (void)operator;
     if (integer_attribute(api, info, "do_rotary", 0) != 0 || integer_attribute(api, info, "smooth_softmax", 0) > 0 ||
@@ -34,7 +28,7 @@ static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKern
     if (kv_heads < 1 || query_heads < kv_heads || query_heads > MOST_HEADS || query_heads % kv_heads != 0)
         return refuse(api, "GroupQueryAttention: KV heads do not divide the query heads");
     kernel *kept = malloc(sizeof *kept);
-    if (kept == NULL) return ort_CreateStatus(api)(ORT_FAIL, "no memory for a kernel");
+    if (kept == NULL) return no_memory(api);
     kept->api = api;
     kept->query_heads = query_heads;
     kept->kv_heads = kv_heads;
@@ -79,34 +73,16 @@ static OrtStatus *read_inputs(const kernel *of, const OrtKernelContext *context,
     return NULL;
 }
 
-/* Keys or values of this call, behind those of the past; past and present may be one buffer. */
+/* Keys or values of this call, behind those of the past. */
 static void append(const attention *of, const float *past, const float *added, float *present) {
     const int64_t size = of->head_size, before = of->filled - of->queries;
+    keep_past(of, past, present);
     for (int64_t head = 0; head < of->kv_heads; head++) {
-        float *into = present + head * of->capacity * size;
-        if (past != present) memcpy(into, past + head * of->capacity * size, (size_t)(before * size) * sizeof *into);
+        float *into = present + (head * of->capacity + before) * size;
         for (int64_t position = 0; position < of->queries; position++)
-            memcpy(into + (before + position) * size, added + (position * of->kv_heads + head) * size,
+            memcpy(into + position * size, added + (position * of->kv_heads + head) * size,
                    (size_t)size * sizeof *into);
     }
-}
-
-static void attend_one(void *shared, size_t task) {
-    shared_attention *of = shared;
-    attend(of->of, of->plan, (int64_t)task, of->scratch);
-}
-
-static OrtStatus *attend_all(OrtApi *api, const OrtKernelContext *context, const attention *of) {
-    const attention_plan plan = plan_attention(of);
-    float *scratch = NULL;
-    if (plan.scratch_floats > 0 && (scratch = malloc(plan.scratch_floats * sizeof *scratch)) == NULL)
-        return ort_CreateStatus(api)(ORT_FAIL, "no memory for attention");
-    shared_attention shared = {of, &plan, scratch};
-    OrtStatus *problem =
-        ort_KernelContext_ParallelFor(api)(context, attend_one, (size_t)attention_tasks(of, &plan), 0, &shared);
-    if (problem == NULL) join_splits(of, &plan, scratch);
-    free(scratch);
-    return problem;
 }
 
 static OrtStatus *compute(void *self, OrtKernelContext *context) {
@@ -127,7 +103,8 @@ static OrtStatus *compute(void *self, OrtKernelContext *context) {
     of.values = values;
     of.sinks = inputs[SINKS].data;
     of.result = result;
-    return attend_all(api, context, &of);
+    const workers by = {api, context};
+    return attend_all(&by, &of);
 }
 
 static void destroy(void *self) { free(self); }

@@ -1,6 +1,7 @@
 #include "kernel_inputs.h"
 
 OrtStatus *refuse(OrtApi *api, const char *why) { return ort_CreateStatus(api)(ORT_INVALID_ARGUMENT, why); }
+OrtStatus *no_memory(OrtApi *api) { return ort_CreateStatus(api)(ORT_FAIL, "no memory for a kernel"); }
 
 int64_t integer_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t otherwise) {
     int64_t found;

@@ -14,6 +14,7 @@ typedef struct {
 } tensor;
 
 OrtStatus *refuse(OrtApi *api, const char *why);
+OrtStatus *no_memory(OrtApi *api);
 
 /* `otherwise` where the node has no such attribute. */
 int64_t integer_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t otherwise);

@@ -4,25 +4,16 @@
 #include "blocked_product.h"
 #include "kernel_inputs.h"
 #include "operators.h"
-#include "variants.h"
+#include "shared_work.h"
 
 enum { ROWS, WEIGHTS, SCALES, ZERO_POINTS, GROUP_INDEX, BIAS, INPUTS };
-enum { ROWS_WORTH_SHARING = 16, MOST_BLOCK = 1 << 20, MOST_SIZE = 1 << 28 };
+enum { MOST_BLOCK = 1 << 20 };
 
 typedef struct {
     OrtApi *api;
     packed_weights weights;
     int has_zero_points; /* constant ones, and they have been looked at */
 } kernel;
-
-/* What the threads share in one run. */
-typedef struct {
-    const kernel_variant *kernels; /* one for the whole run: what they take as zero differs */
-    const packed_weights *weights;
-    const float *input, *bias;
-    float *result;
-    rounded_rows rows;
-} product;
 
 static int64_t block_count(const blocked_weights *weights) {
     return (weights->depth + weights->block - 1) / weights->block;
@@ -41,6 +32,7 @@ static int are_in_the_middle(const uint8_t *zero_points, const blocked_weights *
 
 static OrtStatus *read_sizes(OrtApi *api, const OrtKernelInfo *info, blocked_weights *found) {
     const int64_t bits = integer_attribute(api, info, "bits", 4);
+    found->order = BY_COLUMN;
     found->depth = integer_attribute(api, info, "K", 0);
     found->columns = integer_attribute(api, info, "N", 0);
     found->block = integer_attribute(api, info, "block_size", 0);
@@ -48,7 +40,7 @@ static OrtStatus *read_sizes(OrtApi *api, const OrtKernelInfo *info, blocked_wei
     if (bits != 4 && bits != 8) return refuse(api, "MatMulNBits here has weights of 4 or 8 bits");
     if (found->block < 32 || found->block > MOST_BLOCK || found->block % 32 != 0)
         return refuse(api, "MatMulNBits here has blocks of 32, 64, 128 …");
-    if (found->depth < 1 || found->columns < 1 || found->depth > MOST_SIZE || found->columns > MOST_SIZE)
+    if (found->depth < 1 || found->columns < 1 || found->depth > MOST_WEIGHT_SIZE || found->columns > MOST_WEIGHT_SIZE)
         return refuse(api, "MatMulNBits: K or N is no size");
     return NULL;
 }
@@ -88,31 +80,12 @@ static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKern
         return NULL;
     }
     free(kept);
-    return ort_CreateStatus(api)(ORT_FAIL, "no memory for packed weights");
+    return no_memory(api);
 }
 
 static void destroy(void *self) {
     release_weights(&((kernel *)self)->weights);
     free(self);
-}
-
-static void round_one(void *shared, size_t row) {
-    product *of = shared;
-    of->kernels->round_row(of->weights, of->input + (int64_t)row * of->weights->depth, (int64_t)row, &of->rows);
-}
-
-static void multiply_one(void *shared, size_t tile) {
-    product *of = shared;
-    of->kernels->multiply_tile(of->weights, &of->rows, of->bias, (int64_t)tile, of->result);
-}
-
-static OrtStatus *multiply(OrtApi *api, const OrtKernelContext *context, product *of) {
-    const size_t rows = (size_t)of->rows.rows;
-    if (rows >= ROWS_WORTH_SHARING)
-        ORT_TRY(ort_KernelContext_ParallelFor(api)(context, round_one, rows, 0, of));
-    else
-        for (size_t row = 0; row < rows; row++) round_one(of, row);
-    return ort_KernelContext_ParallelFor(api)(context, multiply_one, (size_t)of->weights->tiles, 0, of);
 }
 
 static OrtStatus *compute(void *self, OrtKernelContext *context) {
@@ -133,15 +106,9 @@ static OrtStatus *compute(void *self, OrtKernelContext *context) {
     for (size_t i = 0; i + 1 < rows.dimensions; i++) count *= rows.sizes[i];
     rows.sizes[rows.dimensions - 1] = of->weights.columns;
     ORT_TRY(run_output(of->api, context, 0, rows.sizes, rows.dimensions, &result));
-    if (count == 0) return NULL;
-    void *memory = malloc(rounded_rows_bytes(&of->weights, count));
-    if (memory == NULL) return ort_CreateStatus(of->api)(ORT_FAIL, "no memory for rounded rows");
-    product shared = {
-        .kernels = chosen_kernels(), .weights = &of->weights, .input = rows.data, .bias = bias.data, .result = result};
-    shared.rows = place_rounded_rows(&of->weights, count, memory);
-    OrtStatus *problem = multiply(of->api, context, &shared);
-    free(memory);
-    return problem;
+    const workers by = {of->api, context};
+    const result_rows into = {.added = bias.data, .values = result};
+    return count > 0 ? multiply(&by, rows.data, count, &of->weights, &into) : NULL;
 }
 
 static const char *name(const OrtCustomOp *operator) { return (void)operator, "MatMulNBits"; }

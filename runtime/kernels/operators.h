@@ -1,11 +1,15 @@
-/* The operators that take the place of ONNX Runtime's own, and what they have in common. */
+/* The operators, and what they have in common. */
 #ifndef SOTTOVOCE_OPERATORS_H
 #define SOTTOVOCE_OPERATORS_H
 
 #include "onnxruntime_interface.h"
 
+/* In place of ONNX Runtime's own of these names. */
 extern const OrtCustomOp MATMUL_NBITS;
 extern const OrtCustomOp GROUP_QUERY_ATTENTION;
+/* Halves of a decoder layer: what a graph is rewritten to (fused_graph.py). */
+extern const OrtCustomOp ATTENTION_BLOCK;
+extern const OrtCustomOp GATED_BLOCK;
 
 const char *cpu_provider(const OrtCustomOp *operator);
 int host_memory(const OrtCustomOp *operator, size_t index);

@@ -91,9 +91,9 @@ INLINE void add_block(const rounded_rows *rows, const uint8_t *pair, int64_t blo
 }
 
 /* `count` and `bits` are constants wherever this is called, so that its loops become registers. */
-INLINE void multiply_rows(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
-                          int64_t first, int count, int bits, float *result) {
-    const uint8_t *start = weights->memory + tile * tile_bytes(weights), *pair = start + TILE_LINE;
+INLINE void multiply_rows(const packed_weights *weights, const rounded_rows *rows, int64_t tile, int64_t first,
+                          int count, int bits, const result_rows *result) {
+    const uint8_t *start = tile_memory(weights, tile), *pair = start + TILE_LINE;
     floats sums[ROWS_TOGETHER * PARTS];
 #pragma GCC unroll 8
     for (int i = 0; i < count * PARTS; i++) sums[i] = all(0.0f);
@@ -104,20 +104,21 @@ INLINE void multiply_rows(const packed_weights *weights, const rounded_rows *row
     }
 #pragma GCC unroll 8
     for (int i = 0; i < count * PARTS; i++) {
-        const int64_t part = i % PARTS * LANES, column = tile * TILE_COLUMNS + part;
+        const int64_t part = i % PARTS * LANES, column = tile * TILE_COLUMNS + part, row = first + i / PARTS;
         const mask there = first_lanes(weights->columns - column);
-        const floats added = bias != NULL ? load_some(there, bias + column) : all(0.0f);
-        store_some(result + (first + i / PARTS) * weights->columns + column, there,
-                   product_and(sums[i], load((const float *)start + part), added));
+        const float *added = result->added != NULL ? result->added + row * result->added_stride + column : NULL;
+        store_some(result->values + row * weights->columns + column, there,
+                   product_and(sums[i], load((const float *)start + part),
+                               added != NULL ? load_some(there, added) : all(0.0f)));
     }
 }
 
 #define MULTIPLY_BY(count, bits)                        \
     for (; row + (count) <= rows->rows; row += (count)) \
-    multiply_rows(weights, rows, bias, tile, row, count, bits, result)
+    multiply_rows(weights, rows, tile, row, count, bits, result)
 
-static void multiply_tile(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
-                          float *result) {
+static void multiply_tile(const packed_weights *weights, const rounded_rows *rows, int64_t tile,
+                          const result_rows *result) {
     int64_t row = 0;
     if (weights->bits == 4) {
         MULTIPLY_BY(ROWS_TOGETHER, 4);

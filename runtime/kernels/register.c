@@ -1,10 +1,12 @@
-/* Where ONNX Runtime finds the kernels: it asks a registered operator before its own of the same name. */
+/* Where ONNX Runtime finds the kernels: it asks a registered operator before its own of the same name. Those that have
+ * no other are of a domain of their own. */
 #include <pthread.h>
 
 #include "operators.h"
 #include "variants.h"
 
-#define DOMAIN "com.microsoft"
+#define ONNXRUNTIMES_DOMAIN "com.microsoft"
+#define OWN_DOMAIN "sottovoce"
 
 const char *cpu_provider(const OrtCustomOp *operator) { return (void)operator, "CPUExecutionProvider"; }
 int host_memory(const OrtCustomOp *operator, size_t index) { return (void)operator, (void)index, 0; }
@@ -13,15 +15,23 @@ int always_there(const OrtCustomOp *operator, size_t index) { return (void)opera
 int first_version(const OrtCustomOp *operator) { return (void)operator, 1; }
 int last_version(const OrtCustomOp *operator) { return (void)operator, INT32_MAX; }
 
-static OrtCustomOpDomain *domain; /* every session's: ONNX Runtime keeps only the address */
+/* Every session's: ONNX Runtime keeps only the addresses. Set together, or not at all. */
+static OrtCustomOpDomain *replacements, *own;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static OrtStatus *create_domain(OrtApi *api) {
-    OrtCustomOpDomain *made;
-    ORT_TRY(ort_CreateCustomOpDomain(api)(DOMAIN, &made));
-    ORT_TRY(ort_CustomOpDomain_Add(api)(made, &MATMUL_NBITS));
-    ORT_TRY(ort_CustomOpDomain_Add(api)(made, &GROUP_QUERY_ATTENTION));
-    domain = made;
+static OrtStatus *create_domain(OrtApi *api, const char *name, const OrtCustomOp *one, const OrtCustomOp *other,
+                                OrtCustomOpDomain **made) {
+    ORT_TRY(ort_CreateCustomOpDomain(api)(name, made));
+    ORT_TRY(ort_CustomOpDomain_Add(api)(*made, one));
+    return ort_CustomOpDomain_Add(api)(*made, other);
+}
+
+static OrtStatus *create_domains(OrtApi *api) {
+    OrtCustomOpDomain *first, *second;
+    ORT_TRY(create_domain(api, ONNXRUNTIMES_DOMAIN, &MATMUL_NBITS, &GROUP_QUERY_ATTENTION, &first));
+    ORT_TRY(create_domain(api, OWN_DOMAIN, &ATTENTION_BLOCK, &GATED_BLOCK, &second));
+    replacements = first;
+    own = second;
     return NULL;
 }
 
@@ -30,9 +40,10 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
                                                                     const OrtApiBase *base) {
     OrtApi *api = base->GetApi(ORT_INTERFACE);
     pthread_mutex_lock(&lock);
-    OrtStatus *problem = domain == NULL ? create_domain(api) : NULL;
+    OrtStatus *problem = own == NULL ? create_domains(api) : NULL;
     pthread_mutex_unlock(&lock);
-    return problem != NULL ? problem : ort_AddCustomOpDomain(api)(options, domain);
+    if (problem == NULL) problem = ort_AddCustomOpDomain(api)(options, replacements);
+    return problem != NULL ? problem : ort_AddCustomOpDomain(api)(options, own);
 }
 
 /* For Python, before it registers anything: 0 where this processor runs none, 1 with AVX2, 2 with AVX-512. */

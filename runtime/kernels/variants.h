@@ -8,11 +8,15 @@
 typedef struct {
     /* Round one row of `weights->depth` values. */
     void (*round_row)(const packed_weights *weights, const float *values, int64_t row, rounded_rows *into);
-    /* All rows times the 16 columns of one tile, into (rows, columns); `bias` has a value a column, or is NULL. */
-    void (*multiply_tile)(const packed_weights *weights, const rounded_rows *rows, const float *bias, int64_t tile,
-                          float *result);
+    /* All rows times the 16 columns of one tile. */
+    void (*multiply_tile)(const packed_weights *weights, const rounded_rows *rows, int64_t tile,
+                          const result_rows *result);
     /* What positions `from` to `to` of a KV head add to some rows. */
     void (*attend_rows)(const attention *of, attention_rows *rows, int64_t kv_head, int64_t from, int64_t to);
+    /* `count` values by the root of their mean square (Zhang and Sennrich, 2019, RMSNorm), times `weights`. */
+    void (*normalize_row)(const float *values, const float *weights, int64_t count, float epsilon, float *into);
+    /* gate * sigmoid(gate) * up (Shazeer, 2020, SwiGLU), in the place of `gate`. */
+    void (*gate_row)(float *gate, const float *up, int64_t count);
 } kernel_variant;
 
 extern const kernel_variant AVX512_KERNELS, AVX2_KERNELS;

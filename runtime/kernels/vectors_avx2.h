@@ -23,6 +23,7 @@ INLINE floats all(float of) { return _mm256_set1_ps(of); }
 INLINE floats sum(floats a, floats b) { return _mm256_add_ps(a, b); }
 INLINE floats difference(floats a, floats b) { return _mm256_sub_ps(a, b); }
 INLINE floats product(floats a, floats b) { return _mm256_mul_ps(a, b); }
+INLINE floats quotient(floats a, floats b) { return _mm256_div_ps(a, b); }
 INLINE floats product_and(floats a, floats b, floats added) { return _mm256_fmadd_ps(a, b, added); }
 INLINE floats larger(floats a, floats b) { return _mm256_max_ps(a, b); }
 INLINE floats magnitude(floats of) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), of); }

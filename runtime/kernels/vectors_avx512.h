@@ -23,6 +23,7 @@ INLINE floats all(float of) { return _mm512_set1_ps(of); }
 INLINE floats sum(floats a, floats b) { return _mm512_add_ps(a, b); }
 INLINE floats difference(floats a, floats b) { return _mm512_sub_ps(a, b); }
 INLINE floats product(floats a, floats b) { return _mm512_mul_ps(a, b); }
+INLINE floats quotient(floats a, floats b) { return _mm512_div_ps(a, b); }
 INLINE floats product_and(floats a, floats b, floats added) { return _mm512_fmadd_ps(a, b, added); }
 INLINE floats larger(floats a, floats b) { return _mm512_max_ps(a, b); }
 INLINE floats magnitude(floats of) { return _mm512_abs_ps(of); }

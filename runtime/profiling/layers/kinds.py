@@ -1,4 +1,8 @@
-"""Operators by kind: what a person wants to know is how much goes into products, attention, norms, and moving data."""
+"""Operators by kind: what a person wants to know is how much goes into products, attention, norms, and moving data.
+
+Where a decoder's layers run as two operators each (`kernels/fused_graph.py`), these are kinds of their own: what is in
+them is not timed apart.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ OPERATORS = {
         "Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "RotaryEmbedding",
         "RelativePositionBias", "Softmax",
     ),
+    "attention half of a layer": ("AttentionBlock",),
+    "feed-forward half of a layer": ("GatedBlock",),
     "normalization": (
         "LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "InstanceNormalization",
         "SkipSimplifiedLayerNormalization", "RMSNormalization", "BatchNormalization", "GroupNormalization",

@@ -11,9 +11,17 @@ from sottovoce.runtime.profiling.layers.kinds import kind_of
 Shapes = tuple[tuple[int, ...], ...]
 Rule = Callable[[Shapes, tuple[int, ...]], int | None]
 """Shapes of the inputs and of the first output → multiply-adds."""
-COUNTED_KINDS = ("matrix product", "convolution", "attention")
+COUNTED_KINDS = (
+    "matrix product",
+    "convolution",
+    "attention",
+    "attention half of a layer",
+    "feed-forward half of a layer",
+)
 ATTENTION_THAT_WRITES = ("GroupQueryAttention",)
 """Queries (1, T, heads · head) over a cache: every query meets all filled positions, as key and as value."""
+ATTENTION_BLOCK, PAST_FROM_THE_END = "AttentionBlock", 3
+"""Half a layer, and where among the shapes that of the cached keys is: behind constants that may be left out."""
 NO_PRODUCTS = ("RotaryEmbedding", "Softmax", "RelativePositionBias")
 
 
@@ -32,6 +40,10 @@ def multiply_adds(operator: Operator, filled: int | None = None) -> int | None:
         return 0
     if name in ATTENTION_THAT_WRITES:
         return None if filled is None or not operator.inputs else 2 * prod(operator.inputs[0]) * filled
+    if name == ATTENTION_BLOCK:
+        return (
+            None if filled is None or len(operator.inputs) < PAST_FROM_THE_END else _attention_block(operator, filled)
+        )
     rule = RULES.get(name)
     if rule is None or not operator.outputs or not all(operator.inputs[:2]):
         return None
@@ -79,6 +91,19 @@ def _attention(inputs: Shapes, _: tuple[int, ...]) -> int | None:
     return 2 * prod(inputs[0]) * inputs[1][2]
 
 
+def _attention_block(operator: Operator, filled: int) -> int | None:
+    """Rows (1, T, width) times as many columns as scales (queries, keys, values); attention; its result times width."""
+    rows, columns, past = operator.inputs[0], operator.inputs[3][-1], operator.inputs[-PAST_FROM_THE_END]
+    if len(past) != 4:
+        return None
+    query = columns - 2 * past[1] * past[3]
+    return prod(rows) * columns + 2 * prod(rows[:-1]) * query * filled + prod(rows) * query
+
+
+def _gated_block(inputs: Shapes, _: tuple[int, ...]) -> int:
+    return 3 * prod(inputs[0]) * inputs[3][-1]  # gate, up and down; the gate's scales say how wide it is
+
+
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("MatMul", "FusedMatMul", "TransposeMatMul", "Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat",
@@ -90,4 +115,5 @@ RULES: Mapping[str, Rule] = {
     "MatMulNBits": _packed_product,
     "ConvTranspose": _transposed_convolution,
     "Attention": _attention,
+    "GatedBlock": _gated_block,
 }  # fmt: skip

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
-from sottovoce.runtime.backends.onnxruntime_options import PROVIDER
 from sottovoce.runtime.backends.session import Array, CacheBuffers
 from sottovoce.runtime.manifest import GraphSpec, StageName
 from sottovoce.runtime.profiling.layers.events import Run, read_runs
@@ -32,13 +29,8 @@ class ProfiledSession(OnnxRuntimeSession):
     """
 
     def __init__(self, stage: StageName, spec: GraphSpec, path: Path, threads: int | None, folder: Path) -> None:
+        self._profile = folder / stage
         super().__init__(stage, spec, path, threads)
-        options: Any = self._session.get_session_options()  # as they are when nobody profiles
-        options.enable_profiling = True
-        options.profile_file_prefix = str(folder / stage)
-        with self._failures("cannot load the graph"):
-            self._session = None  # the first one's memory is given back before the second takes its own
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
         self._reads = CallReader(spec)
         self.began_us: float = self._session.get_profiling_start_time_ns() / 1000
         """When the profile's clock began, on one that all profiles of this process share."""
@@ -66,3 +58,9 @@ class ProfiledSession(OnnxRuntimeSession):
         with self._failures("gave no profile"):
             path = Path(self._session.end_profiling())
         return read_runs(path)
+
+    def _options(self, kernels: Path | None, threads: int | None) -> Any:
+        options = super()._options(kernels, threads)  # as they are when nobody profiles
+        options.enable_profiling = True
+        options.profile_file_prefix = str(self._profile)
+        return options

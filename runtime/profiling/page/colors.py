@@ -7,7 +7,10 @@ STAGE_COLORS = {
     "prefill": "#8a5a83", "decode": "#b3541e", "language_model": "#b3541e", "speech_text": "#c9a227",
     "speech_codes": "#a1763b", "codec": "#4a5759", "played": "#9fb8a3",
 }  # fmt: skip
-LAYER_COLORS = ("#2f6f8f", "#b3541e", "#c9a227", "#8a5a83", "#56876d", "#4a5759", "#7a9e9f", "#a1763b", "#d8dee4")
+LAYER_COLORS = (
+    "#2f6f8f", "#b3541e", "#c9a227", "#d9b84a", "#5b8fa8", "#8a5a83", "#56876d", "#4a5759", "#7a9e9f", "#a1763b",
+    "#d8dee4",
+)  # fmt: skip
 OTHER_COLOR = "#8c959f"
 
 

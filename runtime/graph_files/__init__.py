@@ -1,0 +1,1 @@
+"""ONNX files read and written as bytes: the runtime has no `onnx`."""
