@@ -7,7 +7,9 @@
 
 enum {
     CHANNEL_STEP = 16,
-    SPLIT = 256, /* positions of a task where few queries would leave threads without work */
+    /* Where few queries would leave threads without work, positions are divided, too: into at most so many tasks of a
+     * KV head, since they are put together one by one, and none of fewer positions than are weighed at once. */
+    MOST_SPLITS = 16,
     STATE_FLOATS = sizeof(row_state) / sizeof(float),
 };
 
@@ -21,7 +23,8 @@ int attention_takes(int64_t head_size) {
 attention_plan plan_attention(const attention *of) {
     attention_plan plan = {.rows = of->queries * (of->query_heads / of->kv_heads), .splits = 1};
     plan.row_tiles = ceiling(plan.rows, MOST_ROWS);
-    if (plan.row_tiles == 1) plan.splits = ceiling(of->filled, SPLIT);
+    plan.split = plan.row_tiles == 1 ? ceiling(ceiling(of->filled, MOST_SPLITS), STRETCH) * STRETCH : of->filled;
+    plan.splits = ceiling(of->filled, plan.split);
     if (plan.splits > 1) plan.scratch_floats = (size_t)(of->kv_heads * plan.splits * MOST_ROWS * STATE_FLOATS);
     return plan;
 }
@@ -61,8 +64,7 @@ void attend(const attention *of, const attention_plan *plan, int64_t task, float
         memset(rows.state + row, 0, sizeof(row_state));
         rows.state[row].largest = -INFINITY;
     }
-    const int64_t from = plan->splits > 1 ? split * SPLIT : 0;
-    const int64_t to = smaller(plan->splits > 1 ? from + SPLIT : of->filled, rows.visible[rows.count - 1]);
+    const int64_t from = split * plan->split, to = smaller(from + plan->split, rows.visible[rows.count - 1]);
     chosen_kernels()->attend_rows(of, &rows, kv_head, from, to);
     if (plan->splits == 1)
         for (int row = 0; row < rows.count; row++) finish_row(of, kv_head, first + row, rows.state + row);

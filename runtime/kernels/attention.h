@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
     int64_t rows;              /* of a KV head */
     int64_t row_tiles, splits; /* of a KV head: tasks are kv_heads * row_tiles * splits */
+    int64_t split;             /* positions of a task */
     size_t scratch_floats;
 } attention_plan;
 
