@@ -3,13 +3,12 @@
 #include <immintrin.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <string.h>
 
 enum {
     LINE = 64,
     READ_AHEAD = 32 << 10, /* bytes asked for while waiting: a small part of the second cache */
     LINES_AT_ONCE = 4,     /* between two looks at whether the others are done */
-    PATIENCE = 4096,       /* looks, some tens of microseconds, before the processor is offered to others */
+    PATIENCE = 512,        /* looks, some tens of microseconds, before the processor is offered to others */
 };
 
 /* A thread's pieces of a phase, of which the others take what it has not begun. */

@@ -43,6 +43,8 @@ LONGEST = max(CONTEXTS) + 64
 COMPARED_TOKENS = 32
 TRIED = [1, 2, 3, 4]
 INT4 = "int4-weights:32"
+HELD = (4 + 16 / 32) / (4 + 32 / 32)
+"""Bits a weight in our kernels' memory, by bits a weight in the file: scales of 32 weights in 16 bits, and in 32."""
 
 
 def start_peers(options: argparse.Namespace, progress: Progress) -> tuple[dict[str, AskedPeer], dict[str, str]]:
@@ -81,7 +83,7 @@ def traffic(work: Path) -> Traffic:
     folder = work / INT4.replace(":", "-")
     weights = sum(path.stat().st_size for path in (folder / "graphs").glob("*.data"))
     config = read_smollm2(gguf_path()).config
-    return Traffic(weights, 2 * config.num_layers * config.num_kv_heads * config.head_size * 4)
+    return Traffic(round(HELD * weights), 2 * config.num_layers * config.num_kv_heads * config.head_size * 4)
 
 
 def speed_rows(speeds: Speeds, peers: dict[str, AskedPeer], missing: dict[str, str], same: dict[str, int]) -> list:

@@ -21,8 +21,12 @@ from sottovoce.runtime.backends import onnxruntime as backend
 from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
 from sottovoce.runtime.backends.onnxruntime_options import INTEGER_WEIGHTS
 from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.kernels.fused_graph import fused_graph
 from sottovoce.runtime.kernels.library import compiled_kernels, kernels_for, usable_kernels
 from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
+from sottovoce.runtime.profiling.layers.events import Run
+from sottovoce.runtime.profiling.layers.multiply_adds import multiply_adds
+from sottovoce.runtime.profiling.layers.profiled_session import ProfiledSession
 from sottovoce.runtime.stages.decoder import DecoderStage
 
 DECODERS: tuple[StageName, ...] = ("language_model", "speech_codes")
@@ -122,6 +126,17 @@ def test_integers_are_as_near_to_exact_products_as_others(
 
 
 @needs_kernels
+@pytest.mark.parametrize("stage", DECODERS)
+def test_a_profile_is_of_the_graph_that_runs(stage: StageName, quantized: Bundle, tmp_path: Path) -> None:
+    fused, plain = (_profiled(quantized, stage, tmp_path, fuse) for fuse in (fused_graph, lambda path, threads: None))
+    assert {"AttentionBlock", "GatedBlock"} < {operator.operator for operator in fused.operators}
+    assert {"GroupQueryAttention", "MatMulNBits"} < {operator.operator for operator in plain.operators}
+    counted = [[multiply_adds(operator, filled=5) for operator in run.operators] for run in (fused, plain)]
+    assert None not in counted[0] + counted[1]
+    assert sum(counted[0]) == sum(counted[1]) > 0
+
+
+@needs_kernels
 def test_what_they_refuse_others_compute(exported: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = BlockedWeights(4, 96, 50, 32)
     (tmp_path / "product.onnx").write_bytes(weights.graph(zero_point=7))
@@ -137,6 +152,18 @@ def test_what_they_refuse_others_compute(exported: Bundle, tmp_path: Path, monke
     assert loaded.run({"rows": rows})["result"] == pytest.approx(
         expected, abs=0.01
     )  # one of them rounds its rows to 8 bits
+
+
+def _profiled(bundle: Bundle, stage: StageName, folder: Path, fuse: object) -> Run:
+    """One call of five positions."""
+    spec = bundle.graph(stage)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(backend, "fused_graph", fuse)
+        session = ProfiledSession(stage, spec, bundle.file(spec.file), 2, folder)
+    model = DecoderStage(session)
+    model.append(np.ones((5, 256), np.float32), model.create_cache())
+    [run] = session.runs()
+    return run
 
 
 def _rms(values: np.ndarray) -> float:
