@@ -28,9 +28,10 @@ from decoding.our_stages import our_stages
 from decoding.picture import draw
 from decoding.turns import FULL, PREFILLED, QUICK, Speeds, agreement, take_turns
 from judged import as_records, show
-from smollm2.checkpoint import gguf_path, read_smollm2
+from smollm2.checkpoint import SmolLM2, gguf_path, read_smollm2
 from smollm2.text import windows
 
+from sottovoce.export.config import LanguageModelConfig
 from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.cores import available_cores
@@ -47,11 +48,12 @@ HELD = (4 + 16 / 32) / (4 + 32 / 32)
 """Bits a weight in our kernels' memory, by bits a weight in the file: scales of 32 weights in 16 bits, and in 32."""
 
 
-def start_peers(options: argparse.Namespace, progress: Progress) -> tuple[dict[str, AskedPeer], dict[str, str]]:
+def start_peers(
+    options: argparse.Namespace, model: SmolLM2, progress: Progress
+) -> tuple[dict[str, AskedPeer], dict[str, str]]:
     """What runs, and why the others do not."""
     gguf = options.gguf or gguf_path()
     work, threads = options.work, str(options.threads)
-    model = read_smollm2(gguf)
     ours = our_stages(model, Bundle.open(options.bundle), work, (INT4,), progress)
     released = write_hugging_face(model, work / "hugging-face")
     genai, optimum = work / "genai", work / "optimum"
@@ -78,11 +80,10 @@ def start_peers(options: argparse.Namespace, progress: Progress) -> tuple[dict[s
     return peers, missing
 
 
-def traffic(work: Path) -> Traffic:
+def traffic(work: Path, config: LanguageModelConfig) -> Traffic:
     """What a token of ours reads."""
     folder = work / INT4.replace(":", "-")
     weights = sum(path.stat().st_size for path in (folder / "graphs").glob("*.data"))
-    config = read_smollm2(gguf_path()).config
     return Traffic(round(HELD * weights), 2 * config.num_layers * config.num_kv_heads * config.head_size * 4)
 
 
@@ -132,8 +133,11 @@ def main() -> int:
     options = parse()
     console = Console(options.json)
     with console.progress() as progress:
-        peers, missing = start_peers(options, progress)
-        prompt = [int(i) for i in windows(read_smollm2(options.gguf or gguf_path()).tokenizer, True, 1, LONGEST)[0]]
+        model = read_smollm2(options.gguf or gguf_path())
+        peers, missing = start_peers(options, model, progress)
+        read = traffic(options.work, model.config)
+        prompt = [int(i) for i in windows(model.tokenizer, True, 1, LONGEST)[0]]
+        del model  # half a gigabyte
         same = agreement(peers, prompt[:64], COMPARED_TOKENS, OURS_FP32)
         with ReadBandwidth(options.threads) as memory:
             speeds = take_turns(peers, prompt, CONTEXTS, QUICK if options.quick else FULL, OURS, memory, progress)
@@ -143,7 +147,7 @@ def main() -> int:
     columns = ["runtime"] + [part for n in CONTEXTS for part in (f"tokens/s at {n}", "ours")]
     columns += [f"prompt of {PREFILLED}", "ours", "same tokens"]
     console.table("", columns, speed_rows(speeds, peers, missing, same), list(range(1, len(columns))))
-    found = bars(speeds, CONTEXTS, traffic(options.work))
+    found = bars(speeds, CONTEXTS, read)
     good = show(console, found)
     picture = draw(speeds, CONTEXTS, conditions, options.work / "decode.png")
     console.say(f"\n{conditions}\n{picture}")

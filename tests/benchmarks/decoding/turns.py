@@ -27,7 +27,7 @@ class Effort:
     prefills: int
 
 
-FULL, QUICK = Effort(15, 16, 7), Effort(6, 8, 3)
+FULL, QUICK = Effort(15, 16, 7), Effort(5, 6, 2)
 
 
 @dataclass
