@@ -1,6 +1,5 @@
 /* The first half of a decoder layer: norm, queries, keys and values, rotary positions, attention over the cache, the
  * product with its result, and the sum with what came in. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -53,7 +53,7 @@ class Benchmark:
 
 
 SUITE = (
-    Benchmark("run_memory", (), ()),
+    Benchmark("run_memory", ()),
     Benchmark("profile_overhead", ("BUNDLE", "--audio", str(QUESTION))),
     Benchmark("startup", ("BUNDLE",)),
     Benchmark("speech_out", ("BUNDLE",)),
