@@ -36,7 +36,6 @@ class Node:
     """An operator in a graph; `place` is where it stands among the others."""
 
     place: int
-    raw: bytes
     operator: str
     domain: str
     inputs: tuple[str, ...]
@@ -90,7 +89,9 @@ class GraphNodes:
             raise MessageError("no graph, or several")
         self._graph = list(read_fields(graphs[0].content))
         self.nodes = [_node(place, one) for place, one in enumerate(self._of(NODE))]
-        self.weights = dict(_weight(one) for one in self._of(INITIALIZER))
+        weights = [_weight(one) for one in self._of(INITIALIZER)]
+        self._weight_names = [name for name, _ in weights]
+        self.weights = dict(weights)
         self.results = {_text(one.content, VALUE_NAME) for one in self._of(GRAPH_OUTPUT)}
         self._makers = {name: node for node in self.nodes for name in node.outputs if name}
         self._readers: dict[str, list[Node]] = defaultdict(list)
@@ -108,17 +109,16 @@ class GraphNodes:
 
     def rewritten(self, nodes: Mapping[int, bytes | None], weights: Mapping[str, bytes], domain: str) -> bytes:
         """The model with other nodes at some places, or none, some other weights, and one more domain of operators."""
-        place = 0
+        places, names = iter(range(len(self.nodes))), iter(self._weight_names)
         content = []
         for one in self._graph:
-            if one.number == NODE:
-                new = nodes.get(place, one.content)
-                content.append(b"" if new is None else message_field(NODE, new))
-                place += 1
-            elif one.number == INITIALIZER and (name := _text(one.content, NAME)) in weights:
-                content.append(message_field(INITIALIZER, weights[name]))
-            else:
-                content.append(one.raw)
+            written: bytes | None = one.raw
+            if one.number == NODE and (place := next(places)) in nodes:
+                new = nodes[place]
+                written = None if new is None else message_field(NODE, new)
+            elif one.number == INITIALIZER and (name := next(names)) in weights:
+                written = message_field(INITIALIZER, weights[name])
+            content.append(written or b"")
         opset = message_field(OPSET, text_field(OPSET_DOMAIN, domain) + number_field(OPSET_VERSION, 1))
         graph = message_field(GRAPH, b"".join(content))
         return b"".join(graph if one.number == GRAPH else one.raw for one in self._model) + opset
@@ -161,7 +161,7 @@ def _node(place: int, found: Field) -> Node:
             operator = one.text
         elif one.number == DOMAIN:
             domain = one.text
-    return Node(place, found.raw, operator, domain, tuple(inputs), tuple(outputs), tuple(attributes))
+    return Node(place, operator, domain, tuple(inputs), tuple(outputs), tuple(attributes))
 
 
 def _attribute(message: bytes) -> tuple[str, int | float | None]:

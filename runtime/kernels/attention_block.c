@@ -87,11 +87,9 @@ static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKern
 
 /* Angles have half a head a position; cache buffers are of this kernel's heads; the rest is as large as it must be. */
 static int fit(const kernel *of, const tensor *inputs) {
-    const tensor *hidden = inputs + HIDDEN, *past = inputs + PAST_KEY, *other = inputs + PAST_VALUE;
+    const tensor *hidden = inputs + HIDDEN, *past = inputs + PAST_KEY;
     if (hidden->dimensions != 3 || hidden->sizes[0] != 1 || hidden->sizes[2] != of->norm.width) return 0;
-    if (past->data == NULL || other->data == NULL || past->dimensions != 4 || other->dimensions != 4) return 0;
-    for (int axis = 0; axis < 4; axis++)
-        if (past->sizes[axis] != other->sizes[axis]) return 0;
+    if (past->data == NULL || past->dimensions != 4 || !same_sizes(past, inputs + PAST_VALUE)) return 0;
     for (int angles = QUERY_COSINES; angles <= KEY_SINES; angles++)
         if (element_count(inputs + angles) != hidden->sizes[1] * of->head_size / 2) return 0;
     return past->sizes[0] == 1 && past->sizes[1] == of->kv_heads && past->sizes[3] == of->head_size &&

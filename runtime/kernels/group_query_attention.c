@@ -37,11 +37,6 @@ static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKern
     return NULL;
 }
 
-static int same_sizes(const tensor *a, const tensor *b) {
-    return b->data != NULL && a->dimensions == b->dimensions &&
-           memcmp(a->sizes, b->sizes, a->dimensions * sizeof *a->sizes) == 0;
-}
-
 /* A graph is not trusted: heads times their size are the widths, and what comes in pairs is of one size. */
 static int fit_one_another(const kernel *of, const tensor *inputs) {
     const tensor *query = inputs + QUERY, *key = inputs + KEY, *past = inputs + PAST_KEY, *sinks = inputs + SINKS;

@@ -1,5 +1,7 @@
 #include "kernel_inputs.h"
 
+#include <string.h>
+
 OrtStatus *refuse(OrtApi *api, const char *why) { return ort_CreateStatus(api)(ORT_INVALID_ARGUMENT, why); }
 OrtStatus *no_memory(OrtApi *api) { return ort_CreateStatus(api)(ORT_FAIL, "no memory for a kernel"); }
 
@@ -23,6 +25,11 @@ int64_t element_count(const tensor *of) {
     int64_t count = 1;
     for (size_t i = 0; i < of->dimensions; i++) count *= of->sizes[i];
     return count;
+}
+
+int same_sizes(const tensor *a, const tensor *b) {
+    return b->data != NULL && a->dimensions == b->dimensions &&
+           memcmp(a->sizes, b->sizes, a->dimensions * sizeof *a->sizes) == 0;
 }
 
 static OrtStatus *read_tensor(OrtApi *api, const OrtValue *value, tensor *found) {

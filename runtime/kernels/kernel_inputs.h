@@ -22,6 +22,9 @@ float float_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, 
 
 int64_t element_count(const tensor *of);
 
+/* Whether `b` is there, and as large as `a`. */
+int same_sizes(const tensor *a, const tensor *b);
+
 /* A constant input; its data is NULL where the graph gives none. */
 OrtStatus *constant_input(OrtApi *api, const OrtKernelInfo *info, size_t index, tensor *found);
 

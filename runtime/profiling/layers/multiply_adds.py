@@ -18,10 +18,10 @@ COUNTED_KINDS = (
     "attention half of a layer",
     "feed-forward half of a layer",
 )
-ATTENTION_THAT_WRITES = ("GroupQueryAttention",)
-"""Queries (1, T, heads · head) over a cache: every query meets all filled positions, as key and as value."""
-ATTENTION_BLOCK, PAST_FROM_THE_END = "AttentionBlock", 3
-"""Half a layer, and where among the shapes that of the cached keys is: behind constants that may be left out."""
+CachedRule = Callable[[Shapes, int], int | None]
+"""The same where a cache is read: shapes of the inputs and filled positions → multiply-adds."""
+PAST_FROM_THE_END = 3
+"""Where among an `AttentionBlock`'s shapes that of the cached keys is: behind constants that may be left out."""
 NO_PRODUCTS = ("RotaryEmbedding", "Softmax", "RelativePositionBias")
 
 
@@ -38,16 +38,12 @@ def multiply_adds(operator: Operator, filled: int | None = None) -> int | None:
     name = operator.operator
     if kind_of(name) not in COUNTED_KINDS or name in NO_PRODUCTS:
         return 0
-    if name in ATTENTION_THAT_WRITES:
-        return None if filled is None or not operator.inputs else 2 * prod(operator.inputs[0]) * filled
-    if name == ATTENTION_BLOCK:
-        return (
-            None if filled is None or len(operator.inputs) < PAST_FROM_THE_END else _attention_block(operator, filled)
-        )
-    rule = RULES.get(name)
-    if rule is None or not operator.outputs or not all(operator.inputs[:2]):
-        return None
+    rule, cached_rule = RULES.get(name), CACHED_RULES.get(name)
     try:
+        if cached_rule is not None:
+            return None if filled is None else cached_rule(operator.inputs, filled)
+        if rule is None or not operator.outputs or not all(operator.inputs[:2]):
+            return None
         return rule(operator.inputs, operator.outputs[0])
     except IndexError:  # an input that is left out has no shape
         return None
@@ -91,9 +87,14 @@ def _attention(inputs: Shapes, _: tuple[int, ...]) -> int | None:
     return 2 * prod(inputs[0]) * inputs[1][2]
 
 
-def _attention_block(operator: Operator, filled: int) -> int | None:
+def _attention_that_writes(inputs: Shapes, filled: int) -> int:
+    """Queries (1, T, heads · head) over a cache: every query meets all filled positions, as key and as value."""
+    return 2 * prod(inputs[0]) * filled
+
+
+def _attention_block(inputs: Shapes, filled: int) -> int | None:
     """Rows (1, T, width) times as many columns as scales (queries, keys, values); attention; its result times width."""
-    rows, columns, past = operator.inputs[0], operator.inputs[3][-1], operator.inputs[-PAST_FROM_THE_END]
+    rows, columns, past = inputs[0], inputs[3][-1], inputs[-PAST_FROM_THE_END]
     if len(past) != 4:
         return None
     query = columns - 2 * past[1] * past[3]
@@ -117,3 +118,7 @@ RULES: Mapping[str, Rule] = {
     "Attention": _attention,
     "GatedBlock": _gated_block,
 }  # fmt: skip
+CACHED_RULES: Mapping[str, CachedRule] = {
+    "GroupQueryAttention": _attention_that_writes,
+    "AttentionBlock": _attention_block,
+}
