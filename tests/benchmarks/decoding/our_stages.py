@@ -24,12 +24,11 @@ MADE_BY = ("export", "calibration", "runtime/manifest.py", "tests/benchmarks/smo
 KEY = "made_by.txt"
 
 
-def write_stage(stage: LanguageModelStage, table: np.ndarray) -> Path:
-    """Contract and embeddings beside a stage's graph; returns the folder."""
+def write_stage(stage: LanguageModelStage, table: np.ndarray) -> None:
+    """Contract and embeddings beside a stage's graph."""
     folder = stage.bundle.path
     (folder / SPEC).write_text(json.dumps(write_record(stage.spec)))
     np.save(folder / TABLE, table)
-    return folder
 
 
 def our_stages(
