@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sottovoce.runtime.console import Console
@@ -24,16 +24,28 @@ class Bar:
             return None
         return self.found >= self.at_least if self.at_least is not None else self.found <= (self.at_most or 0.0)
 
+    @property
+    def wanted(self) -> str:
+        """The value that it should have, for a table's cell; empty where nothing is asked for."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+    @property
+    def verdict(self) -> str:
+        """Whether it was reached, for the cell beside it."""
+        return {None: "not measured" if self.found is None else "", True: "yes", False: "NO"}[self.reached]
+
 
 def show(console: Console, found: Sequence[Bar]) -> bool:
     """The table; whether no bar was missed."""
-    rows = []
-    for bar in found:
-        wanted = "" if bar.at_most is None else f"≤ {bar.at_most:g}"
-        wanted = wanted if bar.at_least is None else f"≥ {bar.at_least:g}"
-        reached = {None: "not measured" if bar.found is None else "", True: "yes", False: "NO"}[bar.reached]
-        rows.append([bar.what, "" if bar.found is None else f"{bar.found:,.2f}", wanted, reached])
+    rows = [[bar.what, "" if bar.found is None else f"{bar.found:,.2f}", bar.wanted, bar.verdict] for bar in found]
     console.table("", ["", "found", "should be", "reached"], rows, [1, 2])
+    return none_missed(found)
+
+
+def none_missed(found: Iterable[Bar]) -> bool:
+    """Whether whatever was measured was reached."""
     return all(bar.reached is not False for bar in found)
 
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from judged import Bar, none_missed
 
 from sottovoce.runtime.assistant import Assistant
 from sottovoce.runtime.console import Console
@@ -153,20 +154,20 @@ def main() -> int:
     console = Console(options.json)
     with Assistant.open(options.bundle, threads=1) as assistant:
         factors, tokens = measure(assistant, assistant._model, 2 if options.quick else options.rounds)
-    rows, figures, missed = [], {}, False
+    rows, figures, bars = [], {}, []
     for name, values in factors.items():
         low, middle, high = (float(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
-        judged = "language model" in name or "sharing" in name
-        missed |= judged and middle < LEAST
+        beside = tokens.get(name)  # a bar where a language model decodes meanwhile
+        bars.append(Bar(name, middle, None if beside is None else LEAST))
         rows.append([
-            name, f"{middle:.1f} ×", f"{low:.1f} to {high:.1f}", f"{tokens[name]:.0f}" if name in tokens else "",
-            f"{LEAST:.0f} ×" if judged else "", "" if not judged else "NO" if middle < LEAST else "yes",
+            name, f"{middle:.1f} ×", f"{low:.1f} to {high:.1f}", "" if beside is None else f"{beside:.0f}",
+            bars[-1].wanted, bars[-1].verdict,
         ])  # fmt: skip
-        figures[name] = {"real_time": middle, "quartiles": [low, high], "language_model_tokens_s": tokens.get(name)}
-    header = ["one core", "real time", "quartiles", "its tokens/s", "at least", "reached"]
+        figures[name] = {"real_time": middle, "quartiles": [low, high], "language_model_tokens_s": beside}
+    header = ["one core", "real time", "quartiles", "its tokens/s", "should be", "reached"]
     console.table("", header, rows, [1, 2, 3, 4])
     console.result({"sentences": len(SENTENCES), "rates": figures})
-    return 1 if missed else 0
+    return 0 if none_missed(bars) else 1
 
 
 if __name__ == "__main__":
