@@ -119,6 +119,10 @@ class OnnxRuntimeSession:
         """The library of our kernels that is to be registered for this graph, if any."""
         return kernels_for(self._spec, self._path)
 
+    def _fused(self, threads: int) -> bytes | None:
+        """The graph with its decoder layers fused, or None where there are none."""
+        return fused_graph(self._path, threads)
+
     def _load(self, threads: int | None) -> Any:
         """With kernels of ours, unless they refuse one of the graph's operators that has their name."""
         kernels = self._kernels()
@@ -132,8 +136,7 @@ class OnnxRuntimeSession:
         return self._load_with(None, threads)
 
     def _load_fused(self, kernels: Path, threads: int | None) -> Any:
-        """The graph with its decoder layers fused, or None where there are none."""
-        fused = fused_graph(self._path, threads or available_cores())
+        fused = self._fused(threads or available_cores())
         if fused is None:
             return None
         options = self._options(kernels, threads)

@@ -4,17 +4,15 @@
 #include <string.h>
 
 #include "variants.h"
+#include "whole_numbers.h"
 
 enum {
     CHANNEL_STEP = 16,
     /* Where few queries would leave threads without work, positions are divided, too: into at most so many tasks of a
      * KV head, since they are put together one by one, and none of fewer positions than are weighed at once. */
-    MOST_SPLITS = 16,
+    MOST_SPLITS = 8,
     STATE_FLOATS = sizeof(row_state) / sizeof(float),
 };
-
-static int64_t ceiling(int64_t of, int64_t by) { return (of + by - 1) / by; }
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 int attention_takes(int64_t head_size) {
     return head_size > 0 && head_size % CHANNEL_STEP == 0 && head_size <= MOST_CHANNELS;
@@ -49,6 +47,11 @@ static void finish_row(const attention *of, int64_t kv_head, int64_t row, const 
 
 static row_state *split_states(const attention_plan *plan, float *scratch, int64_t kv_head, int64_t split) {
     return (row_state *)scratch + (kv_head * plan->splits + split) * MOST_ROWS;
+}
+
+const float *first_key(const attention *of, const attention_plan *plan, int64_t task) {
+    const int64_t kv_head = task / plan->splits / plan->row_tiles, position = task % plan->splits * plan->split;
+    return of->keys + (kv_head * of->capacity + position) * of->head_size;
 }
 
 void attend(const attention *of, const attention_plan *plan, int64_t task, float *scratch) {

@@ -55,6 +55,9 @@ int attention_takes(int64_t head_size);
 attention_plan plan_attention(const attention *of);
 int64_t attention_tasks(const attention *of, const attention_plan *plan);
 
+/* Where the keys begin that a task reads. */
+const float *first_key(const attention *of, const attention_plan *plan, int64_t task);
+
 /* One task; tasks are independent of one another. `scratch` is all tasks' together. */
 void attend(const attention *of, const attention_plan *plan, int64_t task, float *scratch);
 

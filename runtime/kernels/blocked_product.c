@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "weight_memory.h"
-
-static int64_t ceiling(int64_t of, int64_t by) { return (of + by - 1) / by; }
+#include "whole_numbers.h"
 
 /* Eight 8-bit values of a column, the even ones and then the odd ones, as nibbles come apart by themselves. */
 static void even_then_odd(const uint8_t *from, uint8_t *even, uint8_t *odd) {

@@ -1,69 +1,40 @@
-"""A decoder's layers as two operators each: of ONNX Runtime's fifteen, each costs some microseconds of its own.
+"""A decoder's layers as one operator: of ONNX Runtime's fifteen a layer, each costs some microseconds of its own.
 
-Between two operators ONNX Runtime looks up, allocates and releases, and where a layer's weights are megabytes all that
-this takes has left the processor's caches by the next one: of 6.6 ms for a token of SmolLM2-135M with weights of 4 bits
-the weights and the cache took 3.1 (two cores of a Xeon with AVX-512). A layer whose products all have integer weights
-is rewritten when its graph is loaded: norm, queries, keys and values, rotary positions, attention, product and sum
-become `AttentionBlock`; norm, gate, up, SwiGLU, down and sum become `GatedBlock`. What is not exactly that stays as it
-is. The bundle's graph is never changed, and computes the same without the kernels.
+Between two operators ONNX Runtime looks up, allocates, releases and wakes its threads, and where a layer's weights are
+megabytes all that this takes has left the processor's caches by the next one: of 6.6 ms for a token of SmolLM2-135M
+with weights of 4 bits the weights and the cache took 3.1 (two cores of a Xeon with AVX-512). Where a graph's products
+have integer weights, it is rewritten when it is loaded: layers that follow one another become `DecoderLayers`, halves
+that have no other half beside them `AttentionBlock` and `GatedBlock`. The bundle's graph is never changed, and computes
+the same without the kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sottovoce.runtime.graph_files.graph_nodes import FLOAT, INT4, INT8, GraphNodes, Node, write_node
+from sottovoce.runtime.graph_files.graph_nodes import GraphNodes, write_node
 from sottovoce.runtime.graph_files.messages import MessageError
+from sottovoce.runtime.kernels.layer_halves import Half, LayerHalves
 
 OWN_DOMAIN = "sottovoce"
-ATTENTION, ATTENTION_DOMAIN = "GroupQueryAttention", "com.microsoft"
-ATTENTION_BLOCK, GATED_BLOCK = "AttentionBlock", "GatedBlock"
+DECODER_LAYERS, ATTENTION_BLOCK, GATED_BLOCK = "DecoderLayers", "AttentionBlock", "GatedBlock"
 INTEGER_WEIGHTS = b"DequantizeLinear"
 MOST_BYTES = 64 << 20
 """Of a graph without its weights; larger ones are left alone."""
-FILLED, FIRST_LEFT_OUT, SINKS = 6, 7, 11
-"""Inputs of attention: the number of filled places, those that must not be there, and a score without a value."""
-BLOCK = 32
-"""Weights share a scale by multiples of it."""
+
+Run = list[Half]
+"""Halves that become one operator: whole layers, or one half."""
 
 
-class _OtherwiseError(Exception):
-    """The nodes are not the half of a layer that is looked for."""
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A product with a constant weight: the value it reads, the weight and its scales, and the nodes it is made of."""
-
-    rows: str
-    weight: str
-    scales: str
-    columns: int
-    data_type: int
-    nodes: tuple[Node, Node]
-
-    @property
-    def inputs(self) -> tuple[str, str]:
-        return self.weight, self.scales
-
-
-@dataclass(frozen=True)
-class _Fused:
-    """What stands in the place of some nodes."""
-
-    nodes: tuple[Node, ...]
-    weights: tuple[str, ...]
-    written: bytes = field(repr=False)
-
-
-def fused_graph(path: Path, threads: int) -> bytes | None:
+def fused_graph(path: Path, threads: int, *, whole_layers: bool = True) -> bytes | None:
     """The model in a file with its decoder layers fused; None where there are none to fuse, or the file is no model.
 
     Args:
         path: the file.
         threads: how many the session will have that computes it.
+        whole_layers: all that follow one another as one operator; else each half of each layer is one of its own,
+            which takes longer, and can be timed.
 
     Raises:
         OSError: the file cannot be read.
@@ -75,188 +46,66 @@ def fused_graph(path: Path, threads: int) -> bytes | None:
         return None
     try:
         graph = GraphNodes(model)
-        found = list(_Layers(graph, threads).halves())
-        if not found:
+        halves = list(LayerHalves(graph).found())
+        if not halves:
             return None
-        nodes: dict[int, bytes | None] = {node.place: None for half in found for node in half.nodes}
-        nodes |= {max(node.place for node in half.nodes): half.written for half in found}
-        weights = {name: graph.weights[name].as_bytes() for half in found for name in half.weights}
+        nodes: dict[int, bytes | None] = {node.place: None for half in halves for node in half.nodes}
+        for run in _Runs(graph, halves).found() if whole_layers else [[half] for half in halves]:
+            nodes[max(place for half in run for place in half.places)] = _written(run, threads)
+        weights = {name: graph.weights[name].as_bytes() for half in halves for name in half.weights}
         return graph.rewritten(nodes, weights, OWN_DOMAIN)
     except MessageError:  # ONNX Runtime will say what is wrong with it
         return None
 
 
-class _Layers:
-    """Looks for halves of layers in a graph."""
+class _Runs:
+    """Looks for layers that follow one another, of which only the rows go from half to half."""
 
-    def __init__(self, graph: GraphNodes, threads: int) -> None:
+    def __init__(self, graph: GraphNodes, halves: Sequence[Half]) -> None:
         self._graph = graph
-        self._threads = threads
+        self._left = {half.result: half for half in halves}
+        self._readers = {half.contract.hidden: half for half in halves}
+        """Of several halves that read the same rows the last one, which then does not read them alone."""
 
-    def halves(self) -> Iterator[_Fused]:
-        """Those that can be fused."""
-        for node in self._graph.nodes:
-            try:
-                if node.operator == ATTENTION and node.domain == ATTENTION_DOMAIN:
-                    yield self._attention(node)
-                elif node.operator == "Sigmoid":
-                    yield self._gated(node)
-            except _OtherwiseError:
-                continue
+    def found(self) -> Iterator[Run]:
+        """Each half once."""
+        while self._left:
+            first = next(iter(self._left.values()))
+            yield self._layers(first) or [self._left.pop(first.result)]
 
-    def _attention(self, attention: Node) -> _Fused:
-        """From the attention upwards to the norm, and down to the sum."""
-        _require(len(attention.inputs) > FILLED and not any(attention.inputs[FIRST_LEFT_OUT:SINKS]))
-        _require(set(attention.attributes) <= {"num_heads", "kv_num_heads", "scale"})
-        heads, kv_heads = (_whole(attention, name) for name in ("num_heads", "kv_num_heads"))
-        query, key = self._turned(attention.inputs[0], heads), self._turned(attention.inputs[1], kv_heads)
-        split = self._made_by(query.inputs[0], "Split")
-        _require(split.outputs == (query.inputs[0], key.inputs[0], attention.inputs[2]))
-        head_size = self._head_size(split, heads, kv_heads)
-        added, bias, projected = self._bias(split.inputs[0])
-        projection, out = self._product(projected), self._product_of(attention.outputs[0])
-        norm, total = self._norm(projection.rows), self._sum(out, projection.rows)
-        sinks = attention.inputs[SINKS] if len(attention.inputs) > SINKS else ""
-        _require(not sinks or sinks in self._graph.weights)
-        scale = attention.attributes.get("scale") or head_size**-0.5
-        inputs = (
-            *norm.inputs, *projection.inputs, bias, sinks, *out.inputs, *query.inputs[1:], *key.inputs[1:],
-            *attention.inputs[3:5], attention.inputs[FILLED],
-        )  # fmt: skip
-        attributes = {
-            "num_heads": heads, "kv_num_heads": kv_heads, "head_size": head_size, "scale": float(scale),
-            "epsilon": _epsilon(norm), "threads": self._threads,
-        }  # fmt: skip
-        written = write_node(ATTENTION_BLOCK, OWN_DOMAIN, inputs, (*total.outputs, *attention.outputs[1:]), attributes)
-        nodes = (norm, *projection.nodes, *added, split, query, key, attention, *out.nodes, total)
-        return self._fused(nodes, (projection, out), written)
+    def _layers(self, first: Half) -> Run:
+        """Whole layers from a first half on."""
+        run: Run = []
+        attention: Half | None = first
+        while attention is not None and self._continues(first, attention):
+            gate = self._after(attention)
+            if gate is None or gate.attends or gate.epsilon != first.epsilon:
+                break
+            run += [self._left.pop(half.result) for half in (attention, gate)]
+            attention = self._after(gate)
+        return run
 
-    def _gated(self, sigmoid: Node) -> _Fused:
-        """From the sigmoid, whose readers lead to the sum; its gate and the other factor lead to the norm."""
-        gate = self._product(sigmoid.inputs[0])
-        swish = self._reader(sigmoid.outputs[0], "Mul")
-        _require(set(swish.inputs) == {sigmoid.inputs[0], sigmoid.outputs[0]})
-        both = self._reader(swish.outputs[0], "Mul")
-        up = self._product(_other(both.inputs, swish.outputs[0]))
-        _require(up.rows == gate.rows and up.data_type == gate.data_type and up.columns == gate.columns)
-        down = self._product_of(both.outputs[0])
-        norm, total = self._norm(gate.rows), self._sum(down, gate.rows)
-        inputs = (*norm.inputs, *gate.inputs, *up.inputs, *down.inputs)
-        written = write_node(
-            GATED_BLOCK, OWN_DOMAIN, inputs, total.outputs, {"epsilon": _epsilon(norm), "threads": self._threads}
+    def _continues(self, first: Half, attention: Half) -> bool:
+        """Whether it differs only in weights and cache, and its cache comes from outside."""
+        return (
+            attention.attends
+            and attention.contract.positions == first.contract.positions
+            and attention.contract.attributes == first.contract.attributes
+            and all(self._graph.maker(name) is None for name in attention.past)
         )
-        nodes = (norm, *gate.nodes, *up.nodes, sigmoid, swish, both, *down.nodes, total)
-        return self._fused(nodes, (gate, up, down), written)
 
-    def _fused(self, nodes: tuple[Node, ...], products: tuple[_Product, ...], written: bytes) -> _Fused:
-        """Nothing that is gone afterwards may be read by others, or be a result of the graph."""
-        places, last = {node.place for node in nodes}, max(nodes, key=lambda node: node.place)
-        for node in nodes:
-            if node is not last:
-                for name in node.outputs if node.operator != ATTENTION else node.outputs[:1]:
-                    _require(name not in self._graph.results)
-                    _require(all(reader.place in places for reader in self._graph.readers(name)))
-        for one in products:
-            _require(self._graph.readers(one.weight) == [one.nodes[0]] and one.weight not in self._graph.results)
-        return _Fused(nodes, tuple(one.weight for one in products), written)
-
-    def _turned(self, value: str, heads: int) -> Node:
-        """Rotary positions that turn the halves of whole heads."""
-        node = self._made_by(value, "RotaryEmbedding")
-        _require(len(node.inputs) == 3 and node.attributes.get("num_heads") == heads)
-        _require(not any(value for name, value in node.attributes.items() if name != "num_heads"))
-        return node
-
-    def _head_size(self, split: Node, heads: int, kv_heads: int) -> int:
-        """Channels of a head, from the widths into which the projection is split; its axis is the last."""
-        _require(len(split.inputs) == 2 and split.inputs[1] in self._graph.weights)
-        widths = self._graph.weights[split.inputs[1]].integers()
-        _require(widths is not None and len(widths) == 3 and split.attributes.get("axis") in (-1, 2))
-        size = widths[0] // heads if widths else 0
-        _require(widths == (heads * size, kv_heads * size, kv_heads * size))
-        return size
-
-    def _bias(self, value: str) -> tuple[tuple[Node, ...], str, str]:
-        """The sum with a constant that makes a value, if one does; the constant; and what it is added to."""
-        node = self._graph.maker(value)
-        if node is None or node.operator != "Add":
-            return (), "", value
-        bias = next((name for name in node.inputs if name in self._graph.weights), "")
-        _require(len(node.inputs) == 2 and bool(bias) and len(self._graph.weights[bias].sizes) == 1)
-        return (node,), bias, _other(node.inputs, bias)
-
-    def _product(self, value: str) -> _Product:
-        """A product with integer weights, each column or each block of one with a scale of its own."""
-        product = self._made_by(value, "MatMul")
-        dequantized = self._made_by(product.inputs[1], "DequantizeLinear")
-        _require(len(dequantized.inputs) == 2 and all(name in self._graph.weights for name in dequantized.inputs))
-        name, scale_name = dequantized.inputs
-        weight, scales = self._graph.weights[name], self._graph.weights[scale_name]
-        _require(weight.data_type in (INT8, INT4) and scales.data_type == FLOAT and weight.known_fields)
-        _require(len(weight.sizes) == 2 and min(weight.sizes) > 0)
-        depth, columns = weight.sizes
-        _require(columns % 2 == 0 and scales.sizes == self._scale_sizes(dequantized, depth, columns))
-        return _Product(product.inputs[0], name, scale_name, columns, weight.data_type, (dequantized, product))
-
-    def _scale_sizes(self, dequantized: Node, depth: int, columns: int) -> tuple[int, ...]:
-        axis, block = dequantized.attributes.get("axis", 1), dequantized.attributes.get("block_size", 0)
-        if not block:
-            _require(axis in (1, -1))
-            return (columns,)
-        _require(axis in (0, -2) and isinstance(block, int) and block % BLOCK == 0 and depth % block == 0)
-        return depth // int(block), columns
-
-    def _product_of(self, value: str) -> _Product:
-        """The one product that reads a value."""
-        found = self._product(self._reader(value, "MatMul").outputs[0])
-        _require(found.rows == value)
-        return found
-
-    def _norm(self, value: str) -> Node:
-        """The norm over the last axis, in float32, that makes a value."""
-        node = self._made_by(value, "RMSNormalization")
-        _require(len(node.inputs) == 2 and node.inputs[1] in self._graph.weights)
-        _require(node.attributes.get("axis", -1) == -1 and node.attributes.get("stash_type", 1) == 1)
-        scale = self._graph.weights[node.inputs[1]]
-        _require(scale.data_type == FLOAT and len(scale.sizes) == 1)
-        return node
-
-    def _sum(self, product: _Product, normed: str) -> Node:
-        """The sum of a product and of what went into the norm."""
-        node = self._reader(product.nodes[1].outputs[0], "Add")
-        _require(_other(node.inputs, product.nodes[1].outputs[0]) == self._norm(normed).inputs[0])
-        return node
-
-    def _made_by(self, value: str, operator: str) -> Node:
-        node = self._graph.maker(value)
-        if node is None or node.operator != operator or node.domain:
-            raise _OtherwiseError
-        return node
-
-    def _reader(self, value: str, operator: str) -> Node:
-        """The only node that reads a value."""
-        readers = self._graph.readers(value)
-        _require(len(readers) == 1 and readers[0].operator == operator and not readers[0].domain)
-        return readers[0]
+    def _after(self, half: Half) -> Half | None:
+        """The one half that reads another's rows, if nobody else does, and it is not taken yet."""
+        one = self._readers.get(half.result)
+        if one is None or one.result not in self._left or half.result in self._graph.results:
+            return None
+        return one if all(reader.place in one.places for reader in self._graph.readers(half.result)) else None
 
 
-def _require(condition: bool) -> None:
-    if not condition:
-        raise _OtherwiseError
-
-
-def _whole(node: Node, name: str) -> int:
-    value = node.attributes.get(name)
-    if not isinstance(value, int) or value < 1:
-        raise _OtherwiseError
-    return value
-
-
-def _epsilon(norm: Node) -> float:
-    return float(norm.attributes.get("epsilon") or 1e-5)
-
-
-def _other(pair: tuple[str, ...], one: str) -> str:
-    """Of two values the one that is not `one`."""
-    _require(len(pair) == 2 and one in pair and pair[0] != pair[1])
-    return pair[1] if pair[0] == one else pair[0]
+def _written(run: Run, threads: int) -> bytes:
+    """The node that takes the place of a run's."""
+    first, last = run[0].contract, run[-1]
+    operator = DECODER_LAYERS if len(run) > 1 else ATTENTION_BLOCK if last.attends else GATED_BLOCK
+    inputs = (first.hidden, *first.positions, *(name for half in run for name in half.contract.own))
+    caches = tuple(name for half in run for name in half.contract.outputs[1:])
+    return write_node(operator, OWN_DOMAIN, inputs, (last.result, *caches), {**first.attributes, "threads": threads})

@@ -27,6 +27,8 @@ int64_t element_count(const tensor *of) {
     return count;
 }
 
+int is_of(const tensor *of, int element_type) { return of->data != NULL && of->element_type == element_type; }
+
 int same_sizes(const tensor *a, const tensor *b) {
     return b->data != NULL && a->dimensions == b->dimensions &&
            memcmp(a->sizes, b->sizes, a->dimensions * sizeof *a->sizes) == 0;
@@ -36,7 +38,8 @@ static OrtStatus *read_tensor(OrtApi *api, const OrtValue *value, tensor *found)
     OrtTensorTypeAndShapeInfo *shape;
     ORT_TRY(ort_GetTensorMutableData(api)((OrtValue *)value, &found->data));
     ORT_TRY(ort_GetTensorTypeAndShape(api)(value, &shape));
-    OrtStatus *problem = ort_GetDimensionsCount(api)(shape, &found->dimensions);
+    OrtStatus *problem = ort_GetTensorElementType(api)(shape, &found->element_type);
+    if (problem == NULL) problem = ort_GetDimensionsCount(api)(shape, &found->dimensions);
     if (problem == NULL && found->dimensions > MOST_DIMENSIONS) problem = refuse(api, "too many dimensions");
     if (problem == NULL) problem = ort_GetDimensions(api)(shape, found->sizes, found->dimensions);
     ort_ReleaseTensorTypeAndShapeInfo(api)(shape);

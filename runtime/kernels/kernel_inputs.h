@@ -9,6 +9,7 @@ enum { MOST_DIMENSIONS = 8 };
 /* An input; `data` is NULL where an optional one is not there. */
 typedef struct {
     void *data;
+    int element_type;
     size_t dimensions;
     int64_t sizes[MOST_DIMENSIONS];
 } tensor;
@@ -21,6 +22,9 @@ int64_t integer_attribute(OrtApi *api, const OrtKernelInfo *info, const char *na
 float float_attribute(OrtApi *api, const OrtKernelInfo *info, const char *name, float otherwise);
 
 int64_t element_count(const tensor *of);
+
+/* Whether it is there, with elements of this type. */
+int is_of(const tensor *of, int element_type);
 
 /* Whether `b` is there, and as large as `a`. */
 int same_sizes(const tensor *a, const tensor *b);

@@ -12,8 +12,8 @@
 #define ORT_INTERFACE 17 /* the first one with KernelContext_ParallelFor: ONNX Runtime 1.17 */
 
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
-enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT32 = 6, ORT_INT64 = 7 };
-enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
+enum { ORT_ANY_TYPE = 0, ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT32 = 6, ORT_INT64 = 7 };
+enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1, ORT_VARIADIC = 2 };
 
 typedef void *const OrtApi; /* the table's first entry */
 typedef struct OrtStatus OrtStatus; /* NULL where all is well */
@@ -66,6 +66,7 @@ ORT_FUNCTION(26, OrtStatus *, CreateCustomOpDomain, (const char *domain, OrtCust
 ORT_FUNCTION(27, OrtStatus *, CustomOpDomain_Add, (OrtCustomOpDomain *, const OrtCustomOp *))
 ORT_FUNCTION(28, OrtStatus *, AddCustomOpDomain, (OrtSessionOptions *, OrtCustomOpDomain *))
 ORT_FUNCTION(51, OrtStatus *, GetTensorMutableData, (OrtValue *, void **))
+ORT_FUNCTION(60, OrtStatus *, GetTensorElementType, (const OrtTensorTypeAndShapeInfo *, int *))
 ORT_FUNCTION(61, OrtStatus *, GetDimensionsCount, (const OrtTensorTypeAndShapeInfo *, size_t *))
 ORT_FUNCTION(62, OrtStatus *, GetDimensions, (const OrtTensorTypeAndShapeInfo *, int64_t *, size_t))
 ORT_FUNCTION(65, OrtStatus *, GetTensorTypeAndShape, (const OrtValue *, OrtTensorTypeAndShapeInfo **))

@@ -7,9 +7,9 @@
 /* In place of ONNX Runtime's own of these names. */
 extern const OrtCustomOp MATMUL_NBITS;
 extern const OrtCustomOp GROUP_QUERY_ATTENTION;
-/* Halves of a decoder layer: what a graph is rewritten to (fused_graph.py). */
-extern const OrtCustomOp ATTENTION_BLOCK;
-extern const OrtCustomOp GATED_BLOCK;
+/* Layers of a decoder, and halves of one: what a graph is rewritten to (fused_graph.py). */
+enum { LAYER_OPERATOR_COUNT = 3 };
+extern const OrtCustomOp *const LAYER_OPERATORS[LAYER_OPERATOR_COUNT];
 
 const char *cpu_provider(const OrtCustomOp *operator);
 int host_memory(const OrtCustomOp *operator, size_t index);

@@ -19,17 +19,18 @@ int last_version(const OrtCustomOp *operator) { return (void)operator, INT32_MAX
 static OrtCustomOpDomain *replacements, *own;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static OrtStatus *create_domain(OrtApi *api, const char *name, const OrtCustomOp *one, const OrtCustomOp *other,
+static OrtStatus *create_domain(OrtApi *api, const char *name, const OrtCustomOp *const *operators, size_t count,
                                 OrtCustomOpDomain **made) {
     ORT_TRY(ort_CreateCustomOpDomain(api)(name, made));
-    ORT_TRY(ort_CustomOpDomain_Add(api)(*made, one));
-    return ort_CustomOpDomain_Add(api)(*made, other);
+    for (size_t i = 0; i < count; i++) ORT_TRY(ort_CustomOpDomain_Add(api)(*made, operators[i]));
+    return NULL;
 }
 
 static OrtStatus *create_domains(OrtApi *api) {
+    const OrtCustomOp *const replacing[] = {&MATMUL_NBITS, &GROUP_QUERY_ATTENTION};
     OrtCustomOpDomain *first, *second;
-    ORT_TRY(create_domain(api, ONNXRUNTIMES_DOMAIN, &MATMUL_NBITS, &GROUP_QUERY_ATTENTION, &first));
-    ORT_TRY(create_domain(api, OWN_DOMAIN, &ATTENTION_BLOCK, &GATED_BLOCK, &second));
+    ORT_TRY(create_domain(api, ONNXRUNTIMES_DOMAIN, replacing, sizeof replacing / sizeof *replacing, &first));
+    ORT_TRY(create_domain(api, OWN_DOMAIN, LAYER_OPERATORS, LAYER_OPERATOR_COUNT, &second));
     replacements = first;
     own = second;
     return NULL;

@@ -20,8 +20,8 @@ COUNTED_KINDS = (
 )
 CachedRule = Callable[[Shapes, int], int | None]
 """The same where a cache is read: shapes of the inputs and filled positions → multiply-adds."""
-PAST_FROM_THE_END = 3
-"""Where among an `AttentionBlock`'s shapes that of the cached keys is: behind constants that may be left out."""
+BLOCK_SCALES, BLOCK_PAST = 8, 11
+"""Where among an `AttentionBlock`'s shapes those of its projection's scales and of the cached keys are."""
 NO_PRODUCTS = ("RotaryEmbedding", "Softmax", "RelativePositionBias")
 
 
@@ -94,7 +94,7 @@ def _attention_that_writes(inputs: Shapes, filled: int) -> int:
 
 def _attention_block(inputs: Shapes, filled: int) -> int | None:
     """Rows (1, T, width) times as many columns as scales (queries, keys, values); attention; its result times width."""
-    rows, columns, past = inputs[0], inputs[3][-1], inputs[-PAST_FROM_THE_END]
+    rows, columns, past = inputs[0], inputs[BLOCK_SCALES][-1], inputs[BLOCK_PAST]
     if len(past) != 4:
         return None
     query = columns - 2 * past[1] * past[3]

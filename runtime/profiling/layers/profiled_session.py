@@ -8,6 +8,7 @@ from typing import Any
 
 from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
 from sottovoce.runtime.backends.session import Array, CacheBuffers
+from sottovoce.runtime.kernels.fused_graph import fused_graph
 from sottovoce.runtime.manifest import GraphSpec, StageName
 from sottovoce.runtime.profiling.layers.events import Run, read_runs
 from sottovoce.runtime.profiling.recording import Phase
@@ -58,6 +59,10 @@ class ProfiledSession(OnnxRuntimeSession):
         with self._failures("gave no profile"):
             path = Path(self._session.end_profiling())
         return read_runs(path)
+
+    def _fused(self, threads: int) -> bytes | None:
+        """Halves of layers one by one: in a single operator nobody sees what takes how long."""
+        return fused_graph(self._path, threads, whole_layers=False)
 
     def _options(self, kernels: Path | None, threads: int | None) -> Any:
         options = super()._options(kernels, threads)  # as they are when nobody profiles

@@ -1,4 +1,4 @@
-"""One decoder layer with integer weights, as the `cpu` dialect spells it, and what is fed to it."""
+"""Decoder layers with integer weights, as the `cpu` dialect spells them, and what is fed to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class LayerShape:
-    """Sizes of a layer; `block` 0: a scale a column."""
+    """Sizes of a layer, and how many there are; `block` 0: a scale a column."""
 
     width: int = 96
     heads: int = 4
@@ -31,6 +31,17 @@ class LayerShape:
     block: int = 32
     bias: bool = True
     sinks: bool = True
+    layers: int = 1
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Of the layers' names; the first one has none."""
+        return ["", *(f"{number}." for number in range(1, self.layers))]
+
+    @property
+    def caches(self) -> list[str]:
+        """The layers' buffers as they come in."""
+        return [f"{prefix}past.{what}" for prefix in self.prefixes for what in ("key", "value")]
 
     @property
     def projected(self) -> int:
@@ -50,9 +61,15 @@ class LayerGraph:
         self.random = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
-        self.results = ["result", "present.key", "present.value"]
-        self._attention()
-        self._gated()
+        self.results = ["result", *(name.replace("past", "present") for name in shape.caches)]
+        widths = [heads * shape.head_size for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]
+        self.weight("widths", np.array(widths))
+        hidden = "hidden"
+        for number, self._prefix in enumerate(shape.prefixes):
+            self._attention(hidden, f"{self._prefix}middle")
+            result = "result" if number + 1 == shape.layers else f"{number + 1}.hidden"
+            self._gated(f"{self._prefix}middle", result)
+            hidden = result
 
     def node(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
         self.nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes))
@@ -72,8 +89,7 @@ class LayerGraph:
         given = {
             "hidden": [1, "count", shape.width],
             **{name: [1, "count", shape.head_size // 2] for name in ("qcos", "qsin", "cos", "sin")},
-            "past.key": cache,
-            "past.value": cache,
+            **dict.fromkeys(shape.caches, cache),
         }
         inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in given.items()]
         inputs.append(helper.make_tensor_value_info("last", TensorProto.INT32, [1]))
@@ -91,8 +107,8 @@ class LayerGraph:
     def _floats(self, *size: int) -> np.ndarray:
         return self.random.normal(size=size).astype(np.float32)
 
-    def _product(self, rows: str, name: str, depth: int, columns: int) -> str:
-        shape, highest = self.shape, 2 ** (self.shape.bits - 1) - 1
+    def _product(self, rows: str, what: str, depth: int, columns: int) -> str:
+        shape, highest, name = self.shape, 2 ** (self.shape.bits - 1) - 1, self._prefix + what
         integers = self.random.integers(-highest - 1, highest + 1, (depth, columns))
         blocks = depth // shape.block if shape.block else 1
         spread = self.random.uniform(0.5, 1.5, (blocks, columns) if shape.block else (columns,))
@@ -107,38 +123,40 @@ class LayerGraph:
         self.node("MatMul", [rows, f"{name}.dequantized"], [f"{name}.projected"])
         return f"{name}.projected"
 
-    def _norm(self, name: str, hidden: str) -> str:
+    def _norm(self, what: str, hidden: str) -> str:
+        name = self._prefix + what
         self.weight(f"{name}.weight", 1 + 0.1 * self._floats(self.shape.width))
         self.node("RMSNormalization", [hidden, f"{name}.weight"], [f"{name}.normed"], axis=-1, epsilon=EPSILON)
         return f"{name}.normed"
 
-    def _attention(self) -> None:
-        shape = self.shape
-        joined = self._product(self._norm("first", "hidden"), "qkv", shape.width, shape.projected)
+    def _attention(self, hidden: str, result: str) -> None:
+        shape, of = self.shape, self._prefix
+        joined = self._product(self._norm("first", hidden), "qkv", shape.width, shape.projected)
         if shape.bias:
-            self.node("Add", [joined, self.weight("qkv.bias", self._floats(shape.projected))], ["qkv.biased"])
-            joined = "qkv.biased"
-        widths = [heads * shape.head_size for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]
-        self.node("Split", [joined, self.weight("widths", np.array(widths))], ["q", "k", "v"], axis=-1)
-        self.node("RotaryEmbedding", ["q", "qcos", "qsin"], ["query"], num_heads=shape.heads, interleaved=0)
-        self.node("RotaryEmbedding", ["k", "cos", "sin"], ["key"], num_heads=shape.kv_heads, interleaved=0)
-        inputs = ["query", "key", "v", "past.key", "past.value", "last", "filled"]
+            bias = self.weight(f"{of}qkv.bias", self._floats(shape.projected))
+            self.node("Add", [joined, bias], [f"{of}qkv.biased"])
+            joined = f"{of}qkv.biased"
+        query, key, value = f"{of}q", f"{of}k", f"{of}v"
+        self.node("Split", [joined, "widths"], [query, key, value], axis=-1)
+        self.node("RotaryEmbedding", [query, "qcos", "qsin"], [f"{of}query"], num_heads=shape.heads, interleaved=0)
+        self.node("RotaryEmbedding", [key, "cos", "sin"], [f"{of}key"], num_heads=shape.kv_heads, interleaved=0)
+        inputs = [f"{of}query", f"{of}key", value, f"{of}past.key", f"{of}past.value", "last", "filled"]
         if shape.sinks:
-            inputs += [""] * 4 + [self.weight("sinks", self._floats(shape.heads))]
-        outputs = ["context", "present.key", "present.value"]
+            inputs += [""] * 4 + [self.weight(f"{of}sinks", self._floats(shape.heads))]
+        outputs = [f"{of}context", f"{of}present.key", f"{of}present.value"]
         attributes = {"num_heads": shape.heads, "kv_num_heads": shape.kv_heads, "scale": 1.0}
         self.node("GroupQueryAttention", inputs, outputs, domain="com.microsoft", **attributes)
-        out = self._product("context", "out", shape.heads * shape.head_size, shape.width)
-        self.node("Add", ["hidden", out], ["middle"])
+        out = self._product(f"{of}context", "out", shape.heads * shape.head_size, shape.width)
+        self.node("Add", [hidden, out], [result])
 
-    def _gated(self) -> None:
-        shape, normed = self.shape, self._norm("second", "middle")
+    def _gated(self, hidden: str, result: str) -> None:
+        shape, of, normed = self.shape, self._prefix, self._norm("second", hidden)
         gate = self._product(normed, "gate", shape.width, shape.inner)
         up = self._product(normed, "up", shape.width, shape.inner)
-        self.node("Sigmoid", [gate], ["sigmoid"])
-        self.node("Mul", [gate, "sigmoid"], ["swish"])
-        self.node("Mul", ["swish", up], ["both"])
-        self.node("Add", ["middle", self._product("both", "down", shape.inner, shape.width)], ["result"])
+        self.node("Sigmoid", [gate], [f"{of}sigmoid"])
+        self.node("Mul", [gate, f"{of}sigmoid"], [f"{of}swish"])
+        self.node("Mul", [f"{of}swish", up], [f"{of}both"])
+        self.node("Add", [hidden, self._product(f"{of}both", "down", shape.inner, shape.width)], [result])
 
 
 def _stored(integers: np.ndarray, bits: int) -> bytes:
@@ -160,8 +178,7 @@ def layer_feeds(shape: LayerShape, past: int, count: int, capacity: int, seed: i
         "qsin": scale * np.sin(angles)[None],
         "cos": np.cos(angles)[None],
         "sin": np.sin(angles)[None],
-        "past.key": random.normal(size=cache),
-        "past.value": random.normal(size=cache),
+        **{name: random.normal(size=cache) for name in shape.caches},
     }
     return {name: values.astype(np.float32) for name, values in floats.items()} | {
         "last": np.array([past + count - 1], np.int32),
@@ -169,9 +186,9 @@ def layer_feeds(shape: LayerShape, past: int, count: int, capacity: int, seed: i
     }
 
 
-def fused_bytes(path: Path, threads: int = 2) -> bytes:
+def fused_bytes(path: Path, threads: int = 2, *, whole_layers: bool = True) -> bytes:
     """The model in a file, fused."""
-    model = fused_graph(path, threads)
+    model = fused_graph(path, threads, whole_layers=whole_layers)
     assert model is not None
     return model
 

@@ -16,6 +16,7 @@ from sottovoce.runtime.kernels.fused_graph import OWN_DOMAIN, fused_graph
 
 Change = Callable[[LayerGraph], object]
 BOTH = {"AttentionBlock": 1, "GatedBlock": 1}
+WHOLE = {"DecoderLayers": 1}
 
 
 def operators(model: bytes) -> dict[str, int]:
@@ -79,25 +80,42 @@ def half_scales(graph: LayerGraph) -> None:
     scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale).astype(np.float16), "out.scale"))
 
 
-def test_both_halves_of_a_layer(tmp_path: Path) -> None:
-    model = onnx.load_from_string(fused_bytes(LayerGraph().write(tmp_path), threads=3))
-    assert {node.op_type: node.domain for node in model.graph.node} == dict.fromkeys(BOTH, OWN_DOMAIN)
+def test_layers_that_follow_one_another(tmp_path: Path) -> None:
+    path = LayerGraph(LayerShape(layers=3)).write(tmp_path)
+    model = onnx.load_from_string(fused_bytes(path, threads=3))
+    assert {node.op_type: node.domain for node in model.graph.node} == {"DecoderLayers": OWN_DOMAIN}
     assert {one.domain for one in model.opset_import} == {"", "com.microsoft", OWN_DOMAIN}
-    attention, gated = model.graph.node
-    found = {one.name: helper.get_attribute_value(one) for one in attention.attribute}
-    sizes = {"num_heads": 4, "kv_num_heads": 2, "head_size": 32, "threads": 3, "scale": 1.0}
+    [layers] = model.graph.node
+    found = {one.name: helper.get_attribute_value(one) for one in layers.attribute}
+    sizes = {"num_heads": 4, "kv_num_heads": 2, "head_size": 32, "threads": 3, "scale": 1.0,
+             "has_bias": 1, "has_sinks": 1}  # fmt: skip
     assert found == {**sizes, "epsilon": pytest.approx(1e-5)}
-    assert list(attention.output) == ["middle", "present.key", "present.value"]
-    assert list(gated.output) == ["result"]
+    caches = [f"{prefix}present.{what}" for prefix in ("", "1.", "2.") for what in ("key", "value")]
+    assert list(layers.output) == ["result", *caches]
+    assert list(layers.input[:6]) == ["hidden", "qcos", "qsin", "cos", "sin", "filled"]
+    of_the_first = ["first.weight", "qkv.weight", "qkv.scale", "out.weight", "out.scale", "past.key", "past.value",
+                    "qkv.bias", "sinks", "second.weight", "gate.weight", "gate.scale", "up.weight", "up.scale",
+                    "down.weight", "down.scale"]  # fmt: skip
+    of_each = [prefix + name for prefix in ("", "1.", "2.") for name in of_the_first]
+    assert list(layers.input[6:]) == of_each
     types = {one.name: (one.data_type, list(one.dims)) for one in model.graph.initializer}
-    assert types["qkv.weight"] == (TensorProto.UINT8, [96, 128])
+    assert types["qkv.weight"] == types["2.qkv.weight"] == (TensorProto.UINT8, [96, 128])
+
+
+def test_halves_that_are_to_be_timed(tmp_path: Path) -> None:
+    model = onnx.load_from_string(fused_bytes(LayerGraph(LayerShape(layers=2)).write(tmp_path), whole_layers=False))
+    assert [node.op_type for node in model.graph.node] == ["AttentionBlock", "GatedBlock"] * 2
+    attention, gated = model.graph.node[:2]
+    assert list(attention.output) == ["middle", "present.key", "present.value"]
+    assert list(gated.output) == ["1.hidden"]
+    assert list(gated.input)[:2] == ["middle", "second.weight"]
 
 
 @pytest.mark.parametrize(
     "shape", [LayerShape(bits=8), LayerShape(bits=8, block=0), LayerShape(bias=False, sinks=False)], ids=str
 )
 def test_other_weights_and_inputs(shape: LayerShape, tmp_path: Path) -> None:
-    assert operators(fused_bytes(LayerGraph(shape).write(tmp_path))) == BOTH
+    assert operators(fused_bytes(LayerGraph(shape).write(tmp_path))) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -146,10 +164,59 @@ def test_nothing_to_fuse(tmp_path: Path) -> None:
     assert fused_graph(tmp_path / "plain.onnx", 2) is None
 
 
-def test_values_between_the_halves_may_be_read(tmp_path: Path) -> None:
-    graph = LayerGraph()
-    read_elsewhere("middle")(graph)
-    assert operators(fused_bytes(graph.write(tmp_path))) == BOTH | {"Abs": 1}
+def result(value: str) -> Change:
+    return lambda graph: graph.results.append(value)
+
+
+def other_cosines(graph: LayerGraph) -> None:
+    graph.node("Neg", ["cos"], ["turned.back"])
+    graph.named("1.key").input[1] = "turned.back"
+
+
+def a_cache_that_is_computed(graph: LayerGraph) -> None:
+    """From what a layer before it gives out, so that both in one operator would go round in a circle."""
+    graph.node("Neg", ["present.key"], ["negated"])
+    graph.named("1.context").input[3] = "negated"
+
+
+def a_layer_beside(graph: LayerGraph) -> None:
+    """Both layers read the same rows."""
+    for name in ("1.first.normed", "1.middle"):
+        graph.named(name).input[0] = "hidden"
+    graph.results.append("1.hidden")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (read_elsewhere("middle"), BOTH | {"DecoderLayers": 1}),
+        (result("middle"), BOTH | {"DecoderLayers": 1}),
+        (read_elsewhere("1.hidden"), {"DecoderLayers": 2}),
+        (result("1.hidden"), {"DecoderLayers": 2}),
+        (read_elsewhere("1.middle"), {"DecoderLayers": 1} | BOTH),
+        (attribute("1.first.normed", epsilon=1e-3), {"DecoderLayers": 1} | BOTH),
+        (attribute("second.normed", epsilon=1e-3), BOTH | {"DecoderLayers": 1}),
+        (attribute("1.context", num_heads=4, kv_num_heads=2, scale=0.5), {"DecoderLayers": 2}),
+        (other_cosines, {"DecoderLayers": 2}),
+        (a_cache_that_is_computed, {"DecoderLayers": 1} | BOTH),
+        (a_layer_beside, {"DecoderLayers": 2}),
+        (attribute("context", local_window_size=4), {"GatedBlock": 1, "DecoderLayers": 1}),
+        (attribute("1.second.normed", stash_type=10), {"AttentionBlock": 1, "DecoderLayers": 1}),
+    ],
+)
+def test_layers_of_which_others_know(change: Change, expected: dict[str, int], tmp_path: Path) -> None:
+    graph = LayerGraph(LayerShape(layers=2))
+    change(graph)
+    found = operators(fused_bytes(graph.write(tmp_path)))
+    assert {name: count for name, count in found.items() if name in BOTH | WHOLE} == expected
+
+
+def test_a_circle_ends(tmp_path: Path) -> None:
+    graph = LayerGraph(LayerShape(layers=2))
+    for name in ("first.normed", "middle"):
+        graph.named(name).input[0] = "result"
+    graph.results.remove("result")
+    assert fused_graph(graph.write(tmp_path), 2) is not None
 
 
 def test_damaged_files_are_left_to_onnx_runtime(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from kernel_graphs import BlockedWeights, needs_kernels, session
 
@@ -21,7 +23,7 @@ from sottovoce.runtime.backends import onnxruntime as backend
 from sottovoce.runtime.backends.onnxruntime import OnnxRuntimeSession
 from sottovoce.runtime.backends.onnxruntime_options import INTEGER_WEIGHTS
 from sottovoce.runtime.bundle import Bundle
-from sottovoce.runtime.kernels.fused_graph import fused_graph
+from sottovoce.runtime.kernels.fused_graph import OWN_DOMAIN, fused_graph
 from sottovoce.runtime.kernels.library import compiled_kernels, kernels_for, usable_kernels
 from sottovoce.runtime.manifest import GraphSpec, StageName, TensorSpec
 from sottovoce.runtime.profiling.layers.events import Run
@@ -32,7 +34,9 @@ from sottovoce.runtime.stages.decoder import DecoderStage
 DECODERS: tuple[StageName, ...] = ("language_model", "speech_codes")
 STEPS = 60
 FUSED = {"language_model": {"AttentionBlock", "GatedBlock"}, "speech_codes": {"GatedBlock"}}
-"""The second's attention sees all positions of a call, and is spelled otherwise."""
+"""As it is profiled. The second's attention sees all positions of a call, and is spelled otherwise."""
+LAYERS = {"language_model": {"DecoderLayers": 1}, "speech_codes": {"GatedBlock": 4}}
+"""As it runs."""
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +133,20 @@ def test_integers_are_as_near_to_exact_products_as_others(
 
 @needs_kernels
 @pytest.mark.parametrize("stage", DECODERS)
+def test_its_layers_run_fused(stage: StageName, quantized: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = quantized.graph(stage)
+    path = quantized.file(spec.file)
+    model = onnx.load_from_string(fused_graph(path, 2) or b"")
+    found = Counter(node.op_type for node in model.graph.node if node.domain == OWN_DOMAIN)
+    assert found == LAYERS[stage]
+    monkeypatch.setattr(OnnxRuntimeSession, "_load_with", lambda *_: pytest.fail("ONNX Runtime did not take it"))
+    OnnxRuntimeSession(stage, spec, path, threads=2)
+
+
+@needs_kernels
+@pytest.mark.parametrize("stage", DECODERS)
 def test_a_profile_is_of_the_graph_that_runs(stage: StageName, quantized: Bundle, tmp_path: Path) -> None:
-    fused, plain = (_profiled(quantized, stage, tmp_path, fuse) for fuse in (fused_graph, lambda path, threads: None))
+    fused, plain = (_profiled(quantized, stage, tmp_path, fuses=fuses) for fuses in (True, False))
     ours, theirs = ({operator.operator for operator in run.operators} for run in (fused, plain))
     assert ours & {"AttentionBlock", "GatedBlock"} == FUSED[stage]
     assert not theirs & {"AttentionBlock", "GatedBlock"}
@@ -157,11 +173,12 @@ def test_what_they_refuse_others_compute(exported: Bundle, tmp_path: Path, monke
     )  # one of them rounds its rows to 8 bits
 
 
-def _profiled(bundle: Bundle, stage: StageName, folder: Path, fuse: object) -> Run:
+def _profiled(bundle: Bundle, stage: StageName, folder: Path, *, fuses: bool) -> Run:
     """One call of five positions."""
     spec = bundle.graph(stage)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(backend, "fused_graph", fuse)
+        if not fuses:
+            patched.setattr(ProfiledSession, "_fused", lambda self, threads: None)
         session = ProfiledSession(stage, spec, bundle.file(spec.file), 2, folder)
     model = DecoderStage(session)
     model.append(np.ones((5, 256), np.float32), model.create_cache())

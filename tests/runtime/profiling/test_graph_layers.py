@@ -68,7 +68,7 @@ def test_a_decoders_products_by_hand() -> None:
     assert multiply_adds(writes_cache, filled=100) == 2 * 7 * 64 * 100
     cache = (1, 2, 256, 16)
     weights = [(64,), (64, 64), (2, 128), (64, 32), (2, 64)]
-    block = one("AttentionBlock", (1, 7, 64), *weights, *[(1, 7, 8)] * 4, cache, cache, (), output=(1, 7, 64))
+    block = one("AttentionBlock", (1, 7, 64), *[(1, 7, 8)] * 4, (), *weights, cache, cache, (128,), output=(1, 7, 64))
     assert multiply_adds(block) is None
     assert multiply_adds(block, filled=100) == 7 * 64 * 128 + 2 * 7 * 64 * 100 + 7 * 64 * 64
     inner = [(64, 48), (2, 96), (64, 48), (2, 96), (96, 32), (3, 64)]

@@ -1,17 +1,17 @@
-#include "block_weights.h"
+#include "layer_weights.h"
+
+#include "whole_numbers.h"
 
 OrtStatus *read_norm(OrtApi *api, const OrtKernelInfo *info, size_t input, row_norm *into) {
     tensor weights;
     ORT_TRY(constant_input(api, info, input, &weights));
-    if (weights.data == NULL || weights.dimensions != 1 || weights.sizes[0] < 1 || weights.sizes[0] > MOST_WEIGHT_SIZE)
+    if (!is_of(&weights, ORT_FLOAT) || weights.dimensions != 1 || weights.sizes[0] < 1 || weights.sizes[0] > MOST_WEIGHT_SIZE)
         return refuse(api, "a norm's weights here are constant, one a channel");
     into->weights = weights.data;
     into->width = weights.sizes[0];
     into->epsilon = float_attribute(api, info, "epsilon", 1e-5f);
     return NULL;
 }
-
-static int64_t ceiling(int64_t of, int64_t by) { return (of + by - 1) / by; }
 
 /* A graph is not trusted: its tensors must be as large as they say of one another. */
 static OrtStatus *read_sizes(OrtApi *api, const tensor *values, const tensor *scales, blocked_weights *found) {
@@ -34,7 +34,8 @@ OrtStatus *read_product(OrtApi *api, const OrtKernelInfo *info, size_t input, in
     blocked_weights found = {.order = BY_DEPTH, .depth = depth};
     ORT_TRY(constant_input(api, info, input, &values));
     ORT_TRY(constant_input(api, info, input + 1, &scales));
-    if (values.data == NULL || scales.data == NULL) return refuse(api, "a product's weights and scales here are constant");
+    if (!is_of(&values, ORT_UINT8) || !is_of(&scales, ORT_FLOAT))
+        return refuse(api, "a product's weights here are constant bytes, its scales constant float32");
     if (depth < 1 || depth > MOST_WEIGHT_SIZE) return refuse(api, "a product here is not so deep");
     ORT_TRY(read_sizes(api, &values, &scales, &found));
     found.values = values.data;
@@ -45,7 +46,8 @@ OrtStatus *read_product(OrtApi *api, const OrtKernelInfo *info, size_t input, in
 OrtStatus *read_constants(OrtApi *api, const OrtKernelInfo *info, size_t input, int64_t count, const float **into) {
     tensor found;
     ORT_TRY(constant_input(api, info, input, &found));
-    if (found.data != NULL && element_count(&found) != count) return refuse(api, "constants here are as many as columns");
+    if (!is_of(&found, ORT_FLOAT) || element_count(&found) != count)
+        return refuse(api, "constants here are float32, as many as columns");
     *into = found.data;
     return NULL;
 }
