@@ -95,13 +95,10 @@ int pack_weights(const blocked_weights *from, packed_weights *into) {
 void release_weights(packed_weights *weights) { release_weight_memory(weights->memory); }
 
 size_t rounded_rows_bytes(const packed_weights *weights, int64_t rows) {
-    return (size_t)(rows * weights->blocks) * (BLOCK_DEPTH + sizeof(int32_t) + sizeof(float)) + TILE_LINE;
+    return (size_t)(rows * weights->blocks) * sizeof(rounded_block) + TILE_LINE;
 }
 
 rounded_rows place_rounded_rows(const packed_weights *weights, int64_t rows, void *memory) {
-    rounded_rows placed = {.rows = rows, .blocks = weights->blocks};
-    placed.values = (int8_t *)(((uintptr_t)memory + TILE_LINE - 1) / TILE_LINE * TILE_LINE);
-    placed.zeros = (int32_t *)(placed.values + rows * placed.blocks * BLOCK_DEPTH);
-    placed.scales = (float *)(placed.zeros + rows * placed.blocks);
-    return placed;
+    const uintptr_t line = ((uintptr_t)memory + TILE_LINE - 1) / TILE_LINE * TILE_LINE;
+    return (rounded_rows){rows, weights->blocks, (rounded_block *)line};
 }

@@ -9,6 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum {
+    MOST_WEIGHT_SIZE = 1 << 28, /* columns or depth */
+    TILE_COLUMNS = 16,
+    BLOCK_DEPTH = 32,
+    FOURS = BLOCK_DEPTH / 4, /* bytes that a lane multiplies at once */
+    TILE_LINE = 64, /* bytes: four of the depth for each column, or two blocks' scales */
+};
+
 /* How a graph holds weights; nibbles lie the low one first. */
 typedef enum {
     BY_COLUMN, /* as MatMulNBits: (columns, ceil(depth / block), block), unsigned, zero in the middle of the range */
@@ -36,12 +44,17 @@ typedef struct {
     uint8_t *memory;
 } packed_weights;
 
-/* Rows in 8 bits: of every eight values the even ones come first, as low and high nibbles ask. */
+/* 32 values of a row in 8 bits: of every eight the even ones come first, as low and high nibbles ask. What goes with
+ * them lies beside them, so that a row is one address where many are multiplied together. */
+typedef struct {
+    int32_t fours[FOURS]; /* four values each */
+    int32_t zeros; /* what the weights' zero adds to a sum, negated */
+    float scale;
+} rounded_block;
+
 typedef struct {
     int64_t rows, blocks;
-    int8_t *values;  /* (rows, blocks, 32) */
-    int32_t *zeros;  /* (rows, blocks): what the weights' zero adds to a sum, negated */
-    float *scales;   /* (rows, blocks) */
+    rounded_block *at; /* (rows, blocks) */
 } rounded_rows;
 
 /* Where a product goes. */
@@ -58,13 +71,6 @@ void release_weights(packed_weights *weights);
 /* Bytes of working memory that `rows` rows need, and its division. */
 size_t rounded_rows_bytes(const packed_weights *weights, int64_t rows);
 rounded_rows place_rounded_rows(const packed_weights *weights, int64_t rows, void *memory);
-
-enum {
-    MOST_WEIGHT_SIZE = 1 << 28, /* columns or depth */
-    TILE_COLUMNS = 16,
-    BLOCK_DEPTH = 32,
-    TILE_LINE = 64, /* bytes: four of the depth for each column, or two blocks' scales */
-};
 
 /* The values of a block of a tile. */
 static inline int64_t block_value_bytes(int bits) { return TILE_COLUMNS * BLOCK_DEPTH * bits / 8; }

@@ -1,6 +1,7 @@
 #include "vectors_avx2.h"
 
 #include "attention_loops.h"
+#include "pair_products.h"
 #include "product_loops.h"
 #include "row_loops.h"
 #include "variants.h"

@@ -1,6 +1,7 @@
 #include "vectors_avx512.h"
 
 #include "attention_loops.h"
+#include "dot_products.h"
 #include "product_loops.h"
 #include "row_loops.h"
 #include "variants.h"

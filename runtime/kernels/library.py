@@ -17,7 +17,7 @@ from sottovoce.runtime.manifest import GraphSpec
 MODULE = "sottovoce.runtime.kernels.compiled.library"
 """Not a module to import, but a library for ONNX Runtime, built and installed as one. It lies in a folder that is no
 package, so that nobody who imports all modules there are tries it."""
-LEVELS = (None, "AVX2", "AVX-512")
+LEVELS = (None, "AVX2", "AVX-VNNI", "AVX-512")
 """By the library's own numbers."""
 DOMAIN = b"com.microsoft"
 HEAD_SIZES = range(16, 129, 16)
@@ -35,7 +35,7 @@ def compiled_kernels() -> Path | None:
 
 @functools.cache
 def instructions() -> str | None:
-    """What the kernels compute with on this processor: "AVX-512", "AVX2", or None if it has neither."""
+    """What the kernels compute with on this processor: "AVX-512", "AVX-VNNI", "AVX2", or None if it has none."""
     path = compiled_kernels()
     if path is None:
         return None

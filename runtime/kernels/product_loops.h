@@ -1,9 +1,8 @@
-/* The loops of products with weights in blocks, in the vectors of whoever includes this. */
+/* The loops of products with weights in blocks, in the vectors and with the `multiply_block` of whoever includes this. */
 #include "blocked_product.h"
 
 enum {
     PARTS = TILE_COLUMNS / LANES,
-    FOURS = BLOCK_DEPTH / 4,  /* bytes that a lane multiplies at once */
     WEIGHT_READ_AHEAD = 4096, /* bytes: with one row, memory is what takes the time */
 };
 
@@ -12,7 +11,8 @@ static void round_row(const packed_weights *weights, const float *values, int64_
                                            8, 10, 12, 14, 9, 11, 13, 15);
     const int32_t zero = weights->bits == 4 ? 8 : ZERO_OF_BYTES;
     for (int64_t block = 0; block < into->blocks; block++) {
-        const int64_t left = weights->depth - block * BLOCK_DEPTH, slot = row * into->blocks + block;
+        const int64_t left = weights->depth - block * BLOCK_DEPTH;
+        rounded_block *found_block = into->at + row * into->blocks + block;
         floats found[BLOCK_DEPTH / LANES], largest = all(0.0f);
 #pragma GCC unroll 4
         for (int i = 0; i < BLOCK_DEPTH / LANES; i++) {
@@ -26,10 +26,10 @@ static void round_row(const packed_weights *weights, const float *values, int64_
 #pragma GCC unroll 4
         for (int i = 0; i < BLOCK_DEPTH / LANES; i++)
             total += store_as_bytes(bytes + i * LANES, product(found[i], steps));
-        _mm256_storeu_si256((__m256i *)(into->values + slot * BLOCK_DEPTH),
+        _mm256_storeu_si256((__m256i *)found_block->fours,
                             _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)bytes), apart));
-        into->zeros[slot] = -zero * total;
-        into->scales[slot] = most / 127.0f;
+        found_block->zeros = -zero * total;
+        found_block->scale = most / 127.0f;
     }
 }
 
@@ -46,21 +46,6 @@ INLINE void read_block(const uint8_t *at, int bits, integers *bytes) {
             bytes[two + 1] = load_bytes(at + (two + 1) * TILE_LINE);
         }
     }
-}
-
-INLINE integers add_products(integers added, integers bytes, int32_t four, int bits) {
-    return bits == 4 ? add_nibble_products(added, bytes, four) : add_byte_products(added, bytes, four);
-}
-
-/* A row's block times a tile's: two sums, so that each waits only for every other product. */
-INLINE integers multiply_block(const integers *bytes, const int32_t *fours, int32_t zeros, int bits) {
-    integers even = all_integers(zeros), odd = all_integers(0);
-#pragma GCC unroll 4
-    for (int four = 0; four < FOURS; four += 2) {
-        even = add_products(even, bytes[four], fours[four], bits);
-        odd = add_products(odd, bytes[four + 1], fours[four + 1], bits);
-    }
-    return sum_of_integers(even, odd);
 }
 
 INLINE void read_weights_ahead(const uint8_t *pair, int bits) {
@@ -81,11 +66,10 @@ INLINE void add_block(const rounded_rows *rows, const uint8_t *pair, int64_t blo
         const floats scales = load_halves(scales_at + part * LANES);
 #pragma GCC unroll 8
         for (int row = 0; row < count; row++) {
-            const int64_t slot = (first + row) * rows->blocks + block;
-            const integers found =
-                multiply_block(bytes, (const int32_t *)(rows->values + slot * BLOCK_DEPTH), rows->zeros[slot], bits);
+            const rounded_block *with = rows->at + (first + row) * rows->blocks + block;
+            const integers found = multiply_block(bytes, with, bits);
             floats *sum_at = sums + row * PARTS + part;
-            *sum_at = product_and(as_floats(found), product(scales, all(rows->scales[slot])), *sum_at);
+            *sum_at = product_and(as_floats(found), product(scales, all(with->scale)), *sum_at);
         }
     }
 }

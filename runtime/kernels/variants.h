@@ -19,10 +19,15 @@ typedef struct {
     void (*gate_row)(float *gate, const float *up, int64_t count);
 } kernel_variant;
 
-extern const kernel_variant AVX512_KERNELS, AVX2_KERNELS;
+/* Compilers that know AVX-VNNI. */
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define COMPILES_AVX_VNNI
+#endif
+
+extern const kernel_variant AVX512_KERNELS, AVX_VNNI_KERNELS, AVX2_KERNELS;
 
 /* From the slowest to the fastest. */
-enum { NO_KERNELS, AVX2, AVX512 };
+enum { NO_KERNELS, AVX2, AVX_VNNI, AVX512 };
 
 /* The fastest that this processor has instructions for, and at most what was allowed; NULL if none. */
 const kernel_variant *chosen_kernels(void);

@@ -1,8 +1,12 @@
-/* Eight lanes, for processors with AVX2, FMA and F16C. */
+/* Eight lanes, for processors with AVX2, FMA and F16C; and with AVX-VNNI, where WITH_AVX_VNNI is defined. */
 #ifndef SOTTOVOCE_VECTORS_H
 #define SOTTOVOCE_VECTORS_H
 
+#ifdef WITH_AVX_VNNI
+#pragma GCC target("avx2,fma,f16c,avxvnni")
+#else
 #pragma GCC target("avx2,fma,f16c")
+#endif
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -70,21 +74,22 @@ INLINE integers high_nibbles(integers of) { return low_nibbles(_mm256_srli_epi16
 INLINE integers all_integers(int32_t of) { return _mm256_set1_epi32(of); }
 INLINE integers sum_of_integers(integers a, integers b) { return _mm256_add_epi32(a, b); }
 INLINE floats as_floats(integers of) { return _mm256_cvtepi32_ps(of); }
-/* In each lane four unsigned nibbles times four signed bytes, added: pairs stay far below 2^15. */
-INLINE integers add_nibble_products(integers added, integers nibbles, int32_t four) {
-    const __m256i pairs = _mm256_maddubs_epi16(nibbles, _mm256_set1_epi32(four));
-    return _mm256_add_epi32(added, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#ifdef WITH_AVX_VNNI
+/* In each lane four unsigned bytes times four signed ones, added. */
+INLINE integers add_dot_products(integers added, integers bytes, int32_t four) {
+    return _mm256_dpbusd_avx_epi32(added, bytes, _mm256_set1_epi32(four));
 }
-/* The same of whole bytes, whose zero is 128. Their pairs would not fit into 16 bits, but those of magnitudes of signed
- * weights do: at most 2 * 128 * 127. */
-INLINE integers add_byte_products(integers added, integers bytes, int32_t four) {
-    const __m256i weights = _mm256_xor_si256(bytes, _mm256_set1_epi8((char)0x80));
-    const __m256i signs = _mm256_sign_epi8(_mm256_set1_epi32(four), weights);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), signs);
-    return _mm256_add_epi32(added, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-/* What `add_byte_products` takes as zero in a weight of 8 bits. */
-#define ZERO_OF_BYTES 0
+#else
+/* In each lane two sums in 16 bits: of two unsigned bytes times two signed ones. */
+INLINE integers pair_products(integers bytes, integers four) { return _mm256_maddubs_epi16(bytes, four); }
+INLINE integers sum_of_pairs(integers a, integers b) { return _mm256_add_epi16(a, b); }
+INLINE integers joined_pairs(integers of) { return _mm256_madd_epi16(of, _mm256_set1_epi16(1)); }
+/* `of` with the signs of the bytes of `like`, and bytes without theirs. */
+INLINE integers signed_like(integers of, integers like) { return _mm256_sign_epi8(of, like); }
+INLINE integers magnitudes(integers bytes) { return _mm256_abs_epi8(bytes); }
+/* Weights from 0 to 255 as such from -128 to 127. */
+INLINE integers centred(integers bytes) { return _mm256_xor_si256(bytes, _mm256_set1_epi8((char)0x80)); }
+#endif
 
 /* Whole numbers of at most 127, each in its lane, as bytes; their sum. */
 INLINE int32_t store_as_bytes(int8_t *into, floats whole) {

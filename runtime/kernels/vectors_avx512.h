@@ -66,15 +66,10 @@ INLINE integers high_nibbles(integers of) { return low_nibbles(_mm512_srli_epi16
 INLINE integers all_integers(int32_t of) { return _mm512_set1_epi32(of); }
 INLINE integers sum_of_integers(integers a, integers b) { return _mm512_add_epi32(a, b); }
 INLINE floats as_floats(integers of) { return _mm512_cvtepi32_ps(of); }
-/* In each lane four unsigned bytes times four signed ones, added: nibbles, or weights whose zero is 128. */
-INLINE integers add_nibble_products(integers added, integers bytes, int32_t four) {
+/* In each lane four unsigned bytes times four signed ones, added. */
+INLINE integers add_dot_products(integers added, integers bytes, int32_t four) {
     return _mm512_dpbusd_epi32(added, bytes, _mm512_set1_epi32(four));
 }
-INLINE integers add_byte_products(integers added, integers bytes, int32_t four) {
-    return add_nibble_products(added, bytes, four);
-}
-/* What `add_byte_products` takes as zero in a weight of 8 bits. */
-#define ZERO_OF_BYTES 128
 
 /* Whole numbers of at most 127, each in its lane, as bytes; their sum. */
 INLINE int32_t store_as_bytes(int8_t *into, floats whole) {

@@ -16,7 +16,22 @@ from onnx import TensorProto, helper, numpy_helper
 from sottovoce.runtime.kernels.library import LEVELS, instructions, usable_kernels
 
 BLOCK = 32
-HERE = LEVELS[1 : LEVELS.index(instructions()) + 1]
+
+
+def _levels_here() -> list[str]:
+    """Each kind of instructions that this processor has, in the library's order."""
+    if instructions() is None:
+        return []
+    library, found = ctypes.CDLL(str(usable_kernels())), []
+    for number, name in enumerate(LEVELS[1:], start=1):
+        library.sottovoce_kernels_allow(number)
+        if library.sottovoce_kernels_level() == number:
+            found.append(name)
+    library.sottovoce_kernels_allow(len(LEVELS) - 1)
+    return found
+
+
+HERE = _levels_here()
 needs_kernels = pytest.mark.skipif(not HERE, reason="the kernels were not compiled, or this processor has no AVX2")
 
 
