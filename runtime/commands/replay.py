@@ -56,6 +56,8 @@ def replay_command(  # noqa: PLR0913  # each flag by its name
     bundle, backend or number of threads than then are shown but expected to differ: they count with --expect-same only.
     """
     del debug
+    if bundle is None and require_engine:
+        raise click.UsageError("--require-engine is about a bundle's engines; give --bundle BUNDLE, too")
     replay = _Replay(Recording.open(recording), Console(as_json))
     if bundle is not None:
         replay.hold(bundle, backend, require_engine, threads)

@@ -24,6 +24,7 @@ import numpy as np
 from judged import Bar, none_missed
 
 from sottovoce.runtime.assistant import Assistant
+from sottovoce.runtime.bundle import Bundle
 from sottovoce.runtime.console import Console
 from sottovoce.runtime.model import Model
 from sottovoce.runtime.profile import Stopwatch
@@ -152,8 +153,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     console = Console(options.json)
-    with Assistant.open(options.bundle, threads=1) as assistant:
-        factors, tokens = measure(assistant, assistant._model, 2 if options.quick else options.rounds)
+    model = Model(Bundle.open(options.bundle), threads=1)
+    with Assistant(model) as assistant:
+        factors, tokens = measure(assistant, model, 2 if options.quick else options.rounds)
     rows, figures, bars = [], {}, []
     for name, values in factors.items():
         low, middle, high = (float(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))

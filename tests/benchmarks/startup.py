@@ -48,8 +48,11 @@ print({READY!r}, flush=True)
 OURS = f"""
 import sys
 from sottovoce.runtime import Assistant
-assistant = Assistant.open(sys.argv[2], threads=int(sys.argv[1]))
-assistant._model.load({SPOKEN!r}) if sys.argv[3] == "loaded" else assistant.load()
+from sottovoce.runtime.bundle import Bundle
+from sottovoce.runtime.model import Model
+model = Model(Bundle.open(sys.argv[2]), threads=int(sys.argv[1]))
+assistant = Assistant(model)
+model.load({SPOKEN!r}) if sys.argv[3] == "loaded" else assistant.load()
 print({READY!r}, flush=True)
 """
 

@@ -70,6 +70,12 @@ def test_the_same_again(folder: Path, tiny_bundle: Path, capsys):
     assert found["replies"][1]["now"]["tokens"] == found["replies"][1]["then"]["tokens"]
 
 
+def test_an_engine_of_no_bundle_cannot_be_required(folder: Path, capsys):
+    code, found = replay(capsys, folder, "--require-engine")
+    assert code == 2
+    assert "give --bundle BUNDLE" in found["error"]["message"]
+
+
 def test_an_engine_may_be_required(folder: Path, tiny_bundle: Path, capsys):
     code, found = replay(capsys, folder, "--bundle", tiny_bundle, "--require-engine")
     assert code == 1
