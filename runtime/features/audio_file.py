@@ -1,4 +1,7 @@
-"""Recordings in, WAV files out: any rate, sample width and channel count that libsndfile reads, bounded."""
+"""Recordings in, WAV files out: any rate, sample width and channel count that libsndfile reads, bounded.
+
+libsndfile is loaded with the first file: a conversation through a microphone has none, and starts sooner without it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
 from sottovoce.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    import soundfile
 
 Samples = npt.NDArray[np.float32]
 AudioSource: TypeAlias = str | os.PathLike[str] | tuple[npt.ArrayLike, int]
@@ -64,6 +69,8 @@ def read_audio(source: AudioSource, *, max_seconds: float = 3600.0) -> Waveform:
     """
     if isinstance(source, tuple):
         return _from_memory(np.asarray(source[0]), source[1], max_seconds)
+    import soundfile
+
     try:
         return _from_file(Path(source), max_seconds)
     except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as problem:
@@ -80,6 +87,8 @@ def _from_file(path: Path, max_seconds: float) -> Waveform:
         raise InputError("the file is empty (0 bytes)", file=path, fix="record it again")
     if size > MAX_FILE_BYTES:
         raise InputError(f"{size} bytes, more than the limit of {MAX_FILE_BYTES}", file=path, fix="cut the recording")
+    import soundfile
+
     with soundfile.SoundFile(path) as recording:
         _check_shape(recording.samplerate, recording.channels, path)
         return _checked(_decode(recording, max_seconds, path), recording.samplerate, max_seconds, path)
@@ -164,10 +173,13 @@ class WavWriter:
         self.path = Path(path)
         self.sample_rate = sample_rate
         self.samples_written = 0
+        import soundfile
+
+        self._failures = (OSError, soundfile.SoundFileError)
         try:
             self._partial = self._reserve()
             self._file = soundfile.SoundFile(self._partial, "w", sample_rate, 1, "PCM_16", format="WAV")
-        except (OSError, soundfile.SoundFileError) as problem:
+        except self._failures as problem:
             raise self._cannot_write(problem) from problem
 
     def append(self, samples: Samples) -> None:
@@ -176,7 +188,7 @@ class WavWriter:
             raise InputError("the speech holds values that are not numbers", file=self.path)
         try:
             self._file.write(np.clip(samples, -1.0, 1.0))
-        except (OSError, soundfile.SoundFileError) as problem:
+        except self._failures as problem:
             raise self._cannot_write(problem) from problem
         self.samples_written += len(samples)
 
@@ -188,7 +200,7 @@ class WavWriter:
             os.umask(umask)
             self._partial.chmod(0o666 & ~umask)  # mkstemp made it private
             self._partial.replace(self.path)
-        except (OSError, soundfile.SoundFileError) as problem:
+        except self._failures as problem:
             self._partial.unlink(missing_ok=True)
             raise self._cannot_write(problem) from problem
 

@@ -43,6 +43,10 @@ def test_the_package_alone_loads_no_engine():
     assert not modules_after("import sottovoce.runtime") & {"onnxruntime", "numpy", "tokenizers"}
 
 
+def test_the_assistant_starts_without_what_only_files_need():
+    assert not modules_after("from sottovoce.runtime import Assistant") & {"soundfile", "PIL", "av"}
+
+
 def test_every_public_name_is_there():
     from sottovoce import runtime
 
