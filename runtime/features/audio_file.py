@@ -170,11 +170,11 @@ class WavWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
+        import soundfile
+
         self.path = Path(path)
         self.sample_rate = sample_rate
         self.samples_written = 0
-        import soundfile
-
         self._failures = (OSError, soundfile.SoundFileError)
         try:
             self._partial = self._reserve()

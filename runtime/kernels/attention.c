@@ -8,11 +8,16 @@
 
 enum {
     CHANNEL_STEP = 16,
+    MOST_HEADS = 1 << 16,
     /* Where few queries would leave threads without work, positions are divided, too: into at most so many tasks of a
      * KV head, since they are put together one by one, and none of fewer positions than are weighed at once. */
     MOST_SPLITS = 8,
     STATE_FLOATS = sizeof(row_state) / sizeof(float),
 };
+
+int heads_fit(int64_t query_heads, int64_t kv_heads) {
+    return kv_heads > 0 && query_heads >= kv_heads && query_heads <= MOST_HEADS && query_heads % kv_heads == 0;
+}
 
 int attention_takes(int64_t head_size) {
     return head_size > 0 && head_size % CHANNEL_STEP == 0 && head_size <= MOST_CHANNELS;
@@ -49,14 +54,17 @@ static row_state *split_states(const attention_plan *plan, float *scratch, int64
     return (row_state *)scratch + (kv_head * plan->splits + split) * MOST_ROWS;
 }
 
+static int64_t kv_head_of(const attention_plan *plan, int64_t task) { return task / plan->splits / plan->row_tiles; }
+static int64_t split_of(const attention_plan *plan, int64_t task) { return task % plan->splits; }
+
 const float *first_key(const attention *of, const attention_plan *plan, int64_t task) {
-    const int64_t kv_head = task / plan->splits / plan->row_tiles, position = task % plan->splits * plan->split;
-    return of->keys + (kv_head * of->capacity + position) * of->head_size;
+    const int64_t position = split_of(plan, task) * plan->split;
+    return of->keys + (kv_head_of(plan, task) * of->capacity + position) * of->head_size;
 }
 
 void attend(const attention *of, const attention_plan *plan, int64_t task, float *scratch) {
-    const int64_t split = task % plan->splits, tile = task / plan->splits % plan->row_tiles;
-    const int64_t kv_head = task / plan->splits / plan->row_tiles, first = tile * MOST_ROWS;
+    const int64_t split = split_of(plan, task), tile = task / plan->splits % plan->row_tiles;
+    const int64_t kv_head = kv_head_of(plan, task), first = tile * MOST_ROWS;
     const int64_t group = of->query_heads / of->kv_heads;
     row_state own[MOST_ROWS];
     attention_rows rows = {.count = (int)smaller(plan->rows - first, MOST_ROWS)};

@@ -51,6 +51,8 @@ typedef struct {
     float weights[MOST_ROWS][STRETCH];
 } attention_rows;
 
+/* Whether KV heads divide the query heads, and these are no more than any model has. */
+int heads_fit(int64_t query_heads, int64_t kv_heads);
 int attention_takes(int64_t head_size);
 attention_plan plan_attention(const attention *of);
 int64_t attention_tasks(const attention *of, const attention_plan *plan);

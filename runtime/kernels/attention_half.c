@@ -5,7 +5,6 @@
 #include "whole_numbers.h"
 
 enum { NORM, PROJECTION, PROJECTION_SCALES, OUT, OUT_SCALES, AFTER_THE_PAST = PAST_VALUE + 1 };
-enum { MOST_HEADS = 1 << 16 };
 
 OrtStatus *read_attention_shape(OrtApi *api, const OrtKernelInfo *info, attention_shape *into) {
     into->query_heads = integer_attribute(api, info, "num_heads", 0);
@@ -14,8 +13,7 @@ OrtStatus *read_attention_shape(OrtApi *api, const OrtKernelInfo *info, attentio
     into->scale = float_attribute(api, info, "scale", 1);
     into->has_bias = integer_attribute(api, info, "has_bias", 0) != 0;
     into->has_sinks = integer_attribute(api, info, "has_sinks", 0) != 0;
-    if (into->kv_heads < 1 || into->query_heads < into->kv_heads || into->query_heads > MOST_HEADS ||
-        into->query_heads % into->kv_heads != 0 || !attention_takes(into->head_size))
+    if (!heads_fit(into->query_heads, into->kv_heads) || !attention_takes(into->head_size))
         return refuse(api, "a layer's KV heads here divide its query heads, and have 16, 32 … 128 channels");
     return NULL;
 }
@@ -40,25 +38,6 @@ OrtStatus *read_attention_half(OrtApi *api, const OrtKernelInfo *info, size_t fi
 void release_attention_half(attention_half *of) {
     release_weights(&of->projection);
     release_weights(&of->out);
-}
-
-static void prepare_row(void *shared, int64_t row) {
-    attention_run *of = shared;
-    prepare_product(of->kernels, &of->of->norm, &of->of->projection, &of->rows, row, of->normed, &of->outer);
-}
-
-static void project(void *shared, int64_t tile) {
-    const attention_run *of = shared;
-    const result_rows into = {.added = of->of->bias, .values = of->projected};
-    of->kernels->multiply_tile(&of->of->projection, &of->outer, tile, &into);
-}
-
-static extent read_by_rows(void *shared, int64_t from, int64_t to) {
-    return (void)from, (void)to, norm_extent(&((const attention_run *)shared)->of->norm);
-}
-
-static extent read_by_projection(void *shared, int64_t from, int64_t to) {
-    return tile_extent(&((const attention_run *)shared)->of->projection, from, to);
 }
 
 /* A head turned by its position's angles, the first half of the channels with the second (Su et al., 2021, RoPE). */
@@ -109,17 +88,7 @@ static void join_rows(void *shared, int64_t piece) {
     const int64_t pieces = join_pieces(of), rows = of->attention.queries;
     join_splits(&of->attention, &of->plan, of->scratch);
     for (int64_t row = piece; row < (pieces == 1 ? rows : piece + 1); row++)
-        of->kernels->round_row(&of->of->out, of->context + row * of->of->out.depth, row, &of->inner);
-}
-
-static void multiply_out(void *shared, int64_t tile) {
-    const attention_run *of = shared;
-    const result_rows into = {of->rows.hidden, of->of->norm.width, of->rows.result};
-    of->kernels->multiply_tile(&of->of->out, &of->inner, tile, &into);
-}
-
-static extent read_by_out(void *shared, int64_t from, int64_t to) {
-    return tile_extent(&((const attention_run *)shared)->of->out, from, to);
+        of->kernels->round_row(&of->of->out, of->context + row * of->of->out.depth, row, &of->rounded);
 }
 
 attention_run plan_attention_run(const attention_half *of, const call_positions *at, const layer_cache *cache,
@@ -155,14 +124,20 @@ size_t attention_run_bytes(const attention_run *of) {
 
 void place_attention_run(attention_run *of, void *memory) {
     const int64_t rows = of->at->queries;
-    of->normed = memory;
-    of->projected = of->normed + rows * of->of->norm.width;
+    float *normed = memory;
+    of->projected = normed + rows * of->of->norm.width;
     of->query = of->projected + rows * of->of->projection.columns;
     of->context = of->query + rows * of->of->out.depth;
     of->scratch = of->context + rows * of->of->out.depth;
-    uint8_t *rounded = (uint8_t *)(of->normed + floats_of(of));
-    of->outer = place_rounded_rows(&of->of->projection, rows, rounded);
-    of->inner = place_rounded_rows(&of->of->out, rows, rounded + rounded_rows_bytes(&of->of->projection, rows));
+    uint8_t *rounded = (uint8_t *)(normed + floats_of(of));
+    of->normed = (normed_rows){of->kernels, &of->of->norm, &of->of->projection, of->rows.hidden, normed,
+                               place_rounded_rows(&of->of->projection, rows, rounded)};
+    of->rounded =
+        place_rounded_rows(&of->of->out, rows, rounded + rounded_rows_bytes(&of->of->projection, rows));
+    of->project = (tile_product){of->kernels, &of->of->projection, &of->normed.rounded,
+                                 {.added = of->of->bias, .values = of->projected}};
+    of->out = (tile_product){of->kernels, &of->of->out, &of->rounded,
+                             {of->rows.hidden, of->of->norm.width, of->rows.result}};
     of->attention.query = of->query;
     of->attention.result = of->context;
 }
@@ -170,12 +145,12 @@ void place_attention_run(attention_run *of, void *memory) {
 phase *add_attention_phases(attention_run *of, phase *into) {
     const int64_t rows = of->at->queries;
     const phase phases[ATTENTION_PHASES] = {
-        {of, rows, prepare_row, read_by_rows},
-        {of, of->of->projection.tiles, project, read_by_projection},
+        norm_phase(&of->normed),
+        product_phase(&of->project),
         {of, rows, place_row, NULL},
         {of, attention_tasks(&of->attention, &of->plan), attend_task, read_by_attention},
         {of, join_pieces(of), join_rows, NULL},
-        {of, of->of->out.tiles, multiply_out, read_by_out},
+        product_phase(&of->out),
     };
     memcpy(into, phases, sizeof phases);
     return into + ATTENTION_PHASES;

@@ -45,10 +45,12 @@ typedef struct {
     residual_rows rows;
     attention attention;
     attention_plan plan;
-    float *normed, *projected; /* (rows, width), (rows, columns of the projection) */
-    float *query, *context;    /* (rows, query_heads, head_size), turned; and the attention's result */
-    float *scratch;            /* the attention's */
-    rounded_rows outer, inner; /* what is projected, and the context */
+    float *projected;       /* (rows, columns of the projection) */
+    float *query, *context; /* (rows, query_heads, head_size), turned; and the attention's result */
+    float *scratch;         /* the attention's */
+    normed_rows normed;
+    rounded_rows rounded; /* the context */
+    tile_product project, out;
 } attention_run;
 
 /* A layer's inputs: the norm's weights; weights and scales of the projection and of the last product; the cache's two

@@ -23,46 +23,28 @@ void release_gated_half(gated_half *of) {
     release_weights(&of->down);
 }
 
-static void prepare_row(void *shared, int64_t row) {
-    gated_run *of = shared;
-    prepare_product(of->kernels, &of->of->norm, &of->of->gate, &of->rows, row, of->normed, &of->outer);
-}
-
+/* Gate's tiles, and then up's: of as many columns, and of the same rows. */
 static void multiply_inner(void *shared, int64_t tile) {
-    const gated_run *of = shared;
-    const packed_weights *gate = &of->of->gate, *up = &of->of->up;
-    const result_rows into = {.values = tile < gate->tiles ? of->gate : of->up};
-    if (tile < gate->tiles)
-        of->kernels->multiply_tile(gate, &of->outer, tile, &into);
+    gated_run *of = shared;
+    const int64_t tiles = of->of->gate.tiles;
+    if (tile < tiles)
+        multiply_one_tile(&of->gate, tile);
     else
-        of->kernels->multiply_tile(up, &of->outer, tile - gate->tiles, &into);
-}
-
-static extent read_by_rows(void *shared, int64_t from, int64_t to) {
-    return (void)from, (void)to, norm_extent(&((const gated_run *)shared)->of->norm);
+        multiply_one_tile(&of->up, tile - tiles);
 }
 
 static extent read_by_inner(void *shared, int64_t from, int64_t to) {
-    const gated_half *of = ((const gated_run *)shared)->of;
-    const int64_t tiles = of->gate.tiles;
-    return from < tiles ? tile_extent(&of->gate, from, smaller(to, tiles)) : tile_extent(&of->up, from - tiles, to - tiles);
+    gated_run *of = shared;
+    const int64_t tiles = of->of->gate.tiles;
+    return from < tiles ? read_by_tiles(&of->gate, from, smaller(to, tiles))
+                        : read_by_tiles(&of->up, from - tiles, to - tiles);
 }
 
 static void gate_row(void *shared, int64_t row) {
     gated_run *of = shared;
-    const int64_t width = of->of->gate.columns;
-    of->kernels->gate_row(of->gate + row * width, of->up + row * width, width);
-    of->kernels->round_row(&of->of->down, of->gate + row * width, row, &of->inner);
-}
-
-static void multiply_down(void *shared, int64_t tile) {
-    const gated_run *of = shared;
-    const result_rows into = {of->rows.hidden, of->of->norm.width, of->rows.result};
-    of->kernels->multiply_tile(&of->of->down, &of->inner, tile, &into);
-}
-
-static extent read_by_down(void *shared, int64_t from, int64_t to) {
-    return tile_extent(&((const gated_run *)shared)->of->down, from, to);
+    const int64_t width = of->of->gate.columns, at = row * width;
+    of->kernels->gate_row(of->gate.into.values + at, of->up.into.values + at, width);
+    of->kernels->round_row(&of->of->down, of->gate.into.values + at, row, &of->rounded);
 }
 
 gated_run plan_gated_run(const gated_half *of, int64_t count, const residual_rows *rows) {
@@ -80,20 +62,24 @@ size_t gated_run_bytes(const gated_run *of) {
 }
 
 void place_gated_run(gated_run *of, void *memory) {
-    of->normed = memory;
-    of->gate = of->normed + of->count * of->of->norm.width;
-    of->up = of->gate + of->count * of->of->gate.columns;
-    uint8_t *rounded = (uint8_t *)(of->normed + floats_of(of));
-    of->outer = place_rounded_rows(&of->of->gate, of->count, rounded);
-    of->inner = place_rounded_rows(&of->of->down, of->count, rounded + rounded_rows_bytes(&of->of->gate, of->count));
+    const gated_half *with = of->of;
+    float *normed = memory, *gate = normed + of->count * with->norm.width, *up = gate + of->count * with->gate.columns;
+    uint8_t *rounded = (uint8_t *)(normed + floats_of(of));
+    of->normed = (normed_rows){of->kernels, &with->norm, &with->gate, of->rows.hidden, normed,
+                               place_rounded_rows(&with->gate, of->count, rounded)};
+    of->rounded = place_rounded_rows(&with->down, of->count, rounded + rounded_rows_bytes(&with->gate, of->count));
+    of->gate = (tile_product){of->kernels, &with->gate, &of->normed.rounded, {.values = gate}};
+    of->up = (tile_product){of->kernels, &with->up, &of->normed.rounded, {.values = up}};
+    of->down = (tile_product){of->kernels, &with->down, &of->rounded,
+                              {of->rows.hidden, with->norm.width, of->rows.result}};
 }
 
 phase *add_gated_phases(gated_run *of, phase *into) {
     const phase phases[GATED_PHASES] = {
-        {of, of->count, prepare_row, read_by_rows},
+        norm_phase(&of->normed),
         {of, of->of->gate.tiles + of->of->up.tiles, multiply_inner, read_by_inner},
         {of, of->count, gate_row, NULL},
-        {of, of->of->down.tiles, multiply_down, read_by_down},
+        product_phase(&of->down),
     };
     memcpy(into, phases, sizeof phases);
     return into + GATED_PHASES;

@@ -17,8 +17,9 @@ typedef struct {
     const kernel_variant *kernels; /* one for the whole run: what they take as zero differs */
     int64_t count;                 /* of rows */
     residual_rows rows;
-    float *normed, *gate, *up; /* (count, width), (count, inner width) twice */
-    rounded_rows outer, inner;
+    normed_rows normed;
+    rounded_rows rounded; /* gate times up */
+    tile_product gate, up, down;
 } gated_run;
 
 enum { GATED_INPUTS = 7, GATED_PHASES = 4 };

@@ -10,7 +10,6 @@
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, LAST_PLACE, FILLED, NOT_TAKEN, SINKS = 11, INPUTS };
 enum { CONTEXT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
-enum { MOST_HEADS = 1 << 16 };
 
 typedef struct {
     OrtApi *api;
@@ -25,7 +24,7 @@ static OrtStatus *create(const OrtCustomOp *operator, OrtApi *api, const OrtKern
         return refuse(api, "GroupQueryAttention here is plain: no rotary positions, window, cap or smoothing");
     const int64_t query_heads = integer_attribute(api, info, "num_heads", 0);
     const int64_t kv_heads = integer_attribute(api, info, "kv_num_heads", 0);
-    if (kv_heads < 1 || query_heads < kv_heads || query_heads > MOST_HEADS || query_heads % kv_heads != 0)
+    if (!heads_fit(query_heads, kv_heads))
         return refuse(api, "GroupQueryAttention: KV heads do not divide the query heads");
     kernel *kept = malloc(sizeof *kept);
     if (kept == NULL) return no_memory(api);

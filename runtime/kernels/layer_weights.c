@@ -51,3 +51,32 @@ OrtStatus *read_constants(OrtApi *api, const OrtKernelInfo *info, size_t input, 
     *into = found.data;
     return NULL;
 }
+
+void multiply_one_tile(void *product, int64_t tile) {
+    const tile_product *of = product;
+    of->kernels->multiply_tile(of->weights, of->rows, tile, &of->into);
+}
+
+extent read_by_tiles(void *product, int64_t from, int64_t to) {
+    const packed_weights *weights = ((const tile_product *)product)->weights;
+    return (extent){tile_memory(weights, from), (to - from) * tile_bytes(weights)};
+}
+
+phase product_phase(tile_product *product) {
+    return (phase){product, product->weights->tiles, multiply_one_tile, read_by_tiles};
+}
+
+static void prepare_row(void *rows, int64_t row) {
+    normed_rows *of = rows;
+    const row_norm *norm = of->norm;
+    float *normed = of->normed + row * norm->width;
+    of->kernels->normalize_row(of->hidden + row * norm->width, norm->weights, norm->width, norm->epsilon, normed);
+    of->kernels->round_row(of->weights, normed, row, &of->rounded);
+}
+
+static extent read_by_rows(void *rows, int64_t from, int64_t to) {
+    const row_norm *norm = ((const normed_rows *)rows)->norm;
+    return (void)from, (void)to, (extent){norm->weights, norm->width * (int64_t)sizeof *norm->weights};
+}
+
+phase norm_phase(normed_rows *rows) { return (phase){rows, rows->rounded.rows, prepare_row, read_by_rows}; }

@@ -29,21 +29,28 @@ OrtStatus *read_product(OrtApi *api, const OrtKernelInfo *info, size_t input, in
 /* An input's `count` constants. */
 OrtStatus *read_constants(OrtApi *api, const OrtKernelInfo *info, size_t input, int64_t count, const float **into);
 
-/* What tiles `from` to `to` of a product read. */
-static inline extent tile_extent(const packed_weights *weights, int64_t from, int64_t to) {
-    return (extent){tile_memory(weights, from), (to - from) * tile_bytes(weights)};
-}
+/* A product as a phase, by tiles. */
+typedef struct {
+    const kernel_variant *kernels;
+    const packed_weights *weights;
+    const rounded_rows *rows;
+    result_rows into;
+} tile_product;
 
-static inline extent norm_extent(const row_norm *norm) {
-    return (extent){norm->weights, norm->width * (int64_t)sizeof *norm->weights};
-}
+void multiply_one_tile(void *product, int64_t tile);
+extent read_by_tiles(void *product, int64_t from, int64_t to);
+phase product_phase(tile_product *product);
 
-/* A row's norm, into its place in `normed`, and rounded for a product. */
-static inline void prepare_product(const kernel_variant *kernels, const row_norm *norm, const packed_weights *weights,
-                                   const residual_rows *rows, int64_t row, float *normed, rounded_rows *into) {
-    const int64_t at = row * norm->width;
-    kernels->normalize_row(rows->hidden + at, norm->weights, norm->width, norm->epsilon, normed + at);
-    kernels->round_row(weights, normed + at, row, into);
-}
+/* Rows' norms, rounded for a product, as a phase, by rows. */
+typedef struct {
+    const kernel_variant *kernels;
+    const row_norm *norm;
+    const packed_weights *weights; /* the product's */
+    const float *hidden;           /* (rows, width) */
+    float *normed;                 /* the same */
+    rounded_rows rounded;
+} normed_rows;
+
+phase norm_phase(normed_rows *rows);
 
 #endif
